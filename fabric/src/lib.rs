@@ -1,0 +1,1 @@
+//! Content, swarm, exchange, releases and members.

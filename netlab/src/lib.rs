@@ -1,0 +1,1 @@
+//! A network laboratory on one machine.

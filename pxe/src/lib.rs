@@ -1,0 +1,10 @@
+//! DHCP, TFTP and HTTP boot services.
+//!
+//! This crate knows what firmware says and wants, and nothing of where content or peers come from: files are asked
+//! for through [`files::BootFiles`], the other responders of the link are told to the DHCP core as plain values.
+
+pub mod dhcp;
+pub mod files;
+pub mod http;
+pub mod ra;
+pub mod tftp;

@@ -1,0 +1,1 @@
+//! Network booting without a server.

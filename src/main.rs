@@ -1,0 +1,3 @@
+//! The `bootfabric` program.
+
+fn main() {}
