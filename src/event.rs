@@ -1,0 +1,295 @@
+//! Events: what a node says of itself to programs.
+//!
+//! One JSON object a line, with fixed names and fields; the lab, the tests and `bootfabric events` read these, never
+//! log text. Owns the vocabulary and the writing; what happens is decided elsewhere.
+
+use std::io::Write;
+use std::net::Ipv4Addr;
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
+
+/// What happened. Field names are an interface: add, never rename.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+pub enum Event {
+    /// A phase of the first stage began.
+    PhaseStarted {
+        /// Name of the phase.
+        phase: String,
+    },
+    /// A phase of the first stage is done.
+    PhaseDone {
+        /// Name of the phase.
+        phase: String,
+        /// How long it took.
+        millis: u64,
+    },
+    /// A phase failed; the first stage retries it unless a shell was asked for.
+    PhaseFailed {
+        /// Name of the phase.
+        phase: String,
+        /// What went wrong, the chain of causes included.
+        error: String,
+        /// What a person can do about it.
+        remedy: String,
+    },
+    /// The node's services are up.
+    NodeStarted {
+        /// The node's id in the swarm.
+        node: String,
+        /// Its name.
+        name: String,
+        /// Its address on the boot link.
+        address: Ipv4Addr,
+        /// Port of its HTTP service.
+        http_port: u16,
+    },
+    /// The node took an address of the pool for itself, as nobody gave it one.
+    AddressTaken {
+        /// The address.
+        address: Ipv4Addr,
+    },
+    /// A neighbour joined.
+    PeerUp {
+        /// Its id.
+        node: String,
+        /// Its address.
+        address: String,
+    },
+    /// A neighbour is gone.
+    PeerDown {
+        /// Its id.
+        node: String,
+    },
+    /// A peer of another fabric, or of a version that this one cannot talk to, was seen on the switch.
+    Incompatible {
+        /// Who.
+        peer: String,
+        /// Why.
+        reason: String,
+    },
+    /// A DHCP exchange of a client moved on.
+    Dhcp {
+        /// Hardware address of the client.
+        mac: String,
+        /// Client class.
+        class: String,
+        /// Stage: discover, offer, request, ack, nak, …
+        stage: String,
+        /// The address concerned.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        address: Option<Ipv4Addr>,
+    },
+    /// A boot file went out (or failed to).
+    FileServed {
+        /// `tftp` or `http`.
+        service: String,
+        /// Name of the file.
+        name: String,
+        /// The client.
+        client: String,
+        /// Bytes sent.
+        bytes: u64,
+        /// Outcome in the service's words: an HTTP status, `done`, `aborted`.
+        status: String,
+        /// How long it took.
+        millis: u64,
+    },
+    /// A release's signature was checked against the trust root.
+    ReleaseVerified {
+        /// Object id of the signed release.
+        release: String,
+        /// Name of the image.
+        name: String,
+        /// Version of the image.
+        version: String,
+        /// Generation number.
+        generation: u64,
+    },
+    /// The memory the root needs was compared with what the machine has.
+    MemoryChecked {
+        /// MiB needed.
+        needed_mib: u64,
+        /// MiB available.
+        available_mib: u64,
+    },
+    /// All boot blobs are held: this node can boot the next machine from now on.
+    BootBlobsHeld {
+        /// Bytes of all boot blobs.
+        bytes: u64,
+    },
+    /// A download moved on.
+    Progress {
+        /// What it is: `kernel`, `first-stage`, `root`, a loader's name.
+        role: String,
+        /// Bytes verified so far.
+        bytes: u64,
+        /// Bytes in all.
+        total: u64,
+        /// Peers that are sending.
+        peers: usize,
+    },
+    /// A blob is complete and verified.
+    BlobComplete {
+        /// What it is.
+        role: String,
+        /// The blob's id.
+        blob: String,
+        /// Its size in bytes.
+        bytes: u64,
+        /// How much came from whom.
+        sources: Vec<Source>,
+    },
+    /// A peer sent bytes that are not the chunk they should be.
+    BadChunk {
+        /// The peer.
+        node: String,
+        /// The peer's address.
+        address: String,
+        /// The blob.
+        blob: String,
+        /// Number of the chunk.
+        chunk: u32,
+    },
+    /// The root is mounted.
+    RootMounted {
+        /// The device that holds the blob.
+        device: String,
+        /// Root mode.
+        mode: String,
+    },
+    /// The mounted device was read whole and hashed.
+    RootHashed {
+        /// What was computed.
+        computed: String,
+        /// What the release says.
+        expected: String,
+        /// Whether they agree.
+        matches: bool,
+    },
+    /// PID 1 becomes the root's own init.
+    HandedOver {
+        /// Path of that init.
+        init: String,
+    },
+    /// The agent of the booted system took the sockets, the identity and the store over.
+    TookOver {
+        /// Bytes that had to be fetched again: always zero when the store was intact.
+        fetched: u64,
+    },
+}
+
+/// How much of a blob one peer delivered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Source {
+    /// The peer's id.
+    pub node: String,
+    /// Its address.
+    pub address: String,
+    /// Verified bytes it sent.
+    pub bytes: u64,
+}
+
+/// An event as it is written: with the time since the writer started and the writer's name.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// Milliseconds on the writer's own clock.
+    pub millis: u64,
+    /// Name of the writing node; empty until it is known.
+    pub from: String,
+    /// What happened.
+    #[serde(flatten)]
+    pub event: Event,
+}
+
+/// Where events go. Cheap to clone; every clone writes to the same sinks.
+#[derive(Clone)]
+pub struct Events {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    started: Instant,
+    state: Mutex<State>,
+    recent: tokio::sync::broadcast::Sender<Record>,
+}
+
+#[derive(Default)]
+struct State {
+    from: String,
+    sinks: Vec<Box<dyn Write + Send>>,
+}
+
+/// Events a slow subscriber may lag behind before it loses the oldest: several boots' worth.
+const SUBSCRIBER_BACKLOG: usize = 4096;
+
+impl Default for Events {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Events {
+    /// Events without a sink.
+    #[must_use]
+    pub fn new() -> Self {
+        let (recent, _) = tokio::sync::broadcast::channel(SUBSCRIBER_BACKLOG);
+        Self { inner: Arc::new(Inner { started: Instant::now(), state: Mutex::default(), recent }) }
+    }
+
+    /// Adds a sink. A sink that fails to take a line is dropped: events never stop the node.
+    pub fn add_sink(&self, sink: Box<dyn Write + Send>) {
+        self.lock().sinks.push(sink);
+    }
+
+    /// Names the writer in the events from now on.
+    pub fn set_from(&self, name: &str) {
+        name.clone_into(&mut self.lock().from);
+    }
+
+    /// Every event from now on.
+    #[must_use]
+    pub fn subscribe(&self) -> tokio::sync::broadcast::Receiver<Record> {
+        self.inner.recent.subscribe()
+    }
+
+    /// Says that `event` happened.
+    pub fn emit(&self, event: Event) {
+        let millis = u64::try_from(self.inner.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let mut state = self.lock();
+        let record = Record { millis, from: state.from.clone(), event };
+        if let Ok(mut line) = serde_json::to_vec(&record) {
+            line.push(b'\n');
+            state.sinks.retain_mut(|sink| sink.write_all(&line).and_then(|()| sink.flush()).is_ok());
+        }
+        drop(state);
+        // Nobody listening is not an error.
+        let _ = self.inner.recent.send(record);
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.inner.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_is_one_flat_object() {
+        let record = Record {
+            millis: 12,
+            from: "a".into(),
+            event: Event::RootHashed { computed: "x".into(), expected: "x".into(), matches: true },
+        };
+        let text = serde_json::to_string(&record).unwrap();
+        assert_eq!(
+            text,
+            r#"{"millis":12,"from":"a","event":"root-hashed","computed":"x","expected":"x","matches":true}"#
+        );
+        assert_eq!(serde_json::from_str::<Record>(&text).unwrap(), record);
+    }
+}
