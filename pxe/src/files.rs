@@ -9,15 +9,56 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use serde::Serialize;
 use tokio::io::AsyncRead;
 
 /// Which service a request came in through.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Service {
     /// Trivial File Transfer Protocol (RFC 1350).
     Tftp,
     /// HTTP/1.1 (RFC 9112).
     Http,
+}
+
+/// Why a name cannot be that of a boot file. Such names never reach [`BootFiles`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NameError {
+    /// The name could lead out of the boot files, or into a terminal or log that shows it.
+    #[error("names with `..` components, backslashes or control characters are not served")]
+    Unsafe,
+    /// The bytes are not text.
+    #[error("the name is not UTF-8")]
+    NotText,
+}
+
+/// The name of a boot file from the bytes that a client sent: leading slashes are dropped.
+///
+/// # Errors
+/// [`NameError`] for a name with a `..` component, a backslash, NUL or another control character, or invalid UTF-8.
+pub fn boot_file_name(raw: &[u8]) -> Result<String, NameError> {
+    let name = std::str::from_utf8(raw).map_err(|_| NameError::NotText)?;
+    let unsafe_char = |c: char| c == '\\' || c.is_control();
+    if name.contains(unsafe_char) || name.split('/').any(|component| component == "..") {
+        return Err(NameError::Unsafe);
+    }
+    Ok(name.trim_start_matches('/').to_owned())
+}
+
+/// The HTTP media type of a file by its name's suffix. UEFI HTTP boot decides by it how to start the file; a name
+/// without a known suffix is plain bytes.
+#[must_use]
+pub fn content_type_of(name: &str) -> &'static str {
+    let suffix = name.rsplit('/').next().and_then(|file| file.rsplit_once('.')).map_or("", |(_, suffix)| suffix);
+    match suffix.to_ascii_lowercase().as_str() {
+        "efi" => "application/efi",
+        "iso" => "application/vnd.efi-iso",
+        "img" => "application/vnd.efi-img",
+        "ipxe" | "cfg" | "txt" => "text/plain",
+        "json" => "application/json",
+        _ => "application/octet-stream",
+    }
 }
 
 /// One request for a file, as the service understood it.
@@ -100,6 +141,14 @@ pub struct ServedFile {
     pub body: Arc<dyn FileBody>,
 }
 
+impl ServedFile {
+    /// Bytes in memory, of the given media type: what a script or a status page is answered with.
+    #[must_use]
+    pub fn memory(content_type: &'static str, bytes: impl Into<Bytes>) -> Self {
+        Self { content_type: Some(content_type), etag: None, body: Arc::new(MemoryBody(bytes.into())) }
+    }
+}
+
 /// The boot files, asked for by name. Implemented by the program over its store.
 #[async_trait]
 pub trait BootFiles: Send + Sync + 'static {
@@ -128,5 +177,70 @@ impl FileBody for MemoryBody {
             .map(|(start, end)| self.0.slice(start..end))
             .ok_or_else(|| FileError::Io(format!("bytes {}-{} lie outside the file", range.start, range.end)))?;
         Ok(Slice::Bytes(bytes))
+    }
+}
+
+/// A body that is a whole open file, as long as it was when it was opened.
+#[derive(Debug, Clone)]
+pub struct DiskBody {
+    file: Arc<File>,
+    len: u64,
+}
+
+impl DiskBody {
+    /// The content of `file`, a regular file open for reading.
+    ///
+    /// # Errors
+    /// [`FileError::Io`] if its length cannot be read.
+    pub fn new(file: Arc<File>) -> Result<Self, FileError> {
+        let len = file.metadata().map_err(|error| FileError::Io(error.to_string()))?.len();
+        Ok(Self { file, len })
+    }
+}
+
+#[async_trait]
+impl FileBody for DiskBody {
+    fn len(&self) -> u64 {
+        self.len
+    }
+
+    async fn slice(&self, range: Range<u64>) -> Result<Slice, FileError> {
+        Ok(Slice::File { file: Arc::clone(&self.file), range })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn names_never_leave_the_boot_files() {
+        assert_eq!(boot_file_name(b"//boot/grubx64.efi").unwrap(), "boot/grubx64.efi");
+        assert_eq!(boot_file_name(b"a..b/...").unwrap(), "a..b/...");
+        assert_eq!(boot_file_name(b"").unwrap(), "");
+        for name in [&b"../shadow"[..], b"a/../b", b"/..", b"a\\b", b"a\0b", b"a\nb", b"a/.."] {
+            assert_eq!(boot_file_name(name), Err(NameError::Unsafe), "{name:?}");
+        }
+        assert_eq!(boot_file_name(b"\xff"), Err(NameError::NotText));
+    }
+
+    #[test]
+    fn media_types_follow_the_suffix() {
+        assert_eq!(content_type_of("a/UKI.EFI"), "application/efi");
+        assert_eq!(content_type_of("a.efi/vmlinuz"), "application/octet-stream");
+        assert_eq!(content_type_of("disk.img"), "application/vnd.efi-img");
+        assert_eq!(content_type_of(""), "application/octet-stream");
+    }
+
+    proptest! {
+        #[test]
+        fn accepted_names_have_no_way_out(raw in proptest::collection::vec(any::<u8>(), 0..40)) {
+            if let Ok(name) = boot_file_name(&raw) {
+                prop_assert!(!name.starts_with('/'));
+                prop_assert!(std::path::Path::new(&name).components().all(|c| c != std::path::Component::ParentDir));
+            }
+        }
     }
 }
