@@ -1,1 +1,23 @@
-//! Network booting without a server.
+//! Network booting without a server: every machine that was booted boots the next one.
+//!
+//! This crate puts the others together and adds what is neither swarm nor boot protocol nor lab:
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`cli`] | the command line: what was typed, and what it means |
+//! | [`event`] | what a node says of itself to programs |
+//! | [`home`] | an operator's directory: keys, settings, store |
+//! | [`image`] | building images |
+//! | [`lab`] | the scenario of `bootfabric lab` |
+//! | [`link`] | network interfaces |
+//! | [`node`] | the agent: swarm, store and boot services as one node |
+//! | [`stage`] | the first stage: PID 1 until the root's own init takes over |
+
+pub mod cli;
+pub mod event;
+pub mod home;
+pub mod image;
+pub mod lab;
+pub mod link;
+pub mod node;
+pub mod stage;

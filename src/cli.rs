@@ -1,0 +1,100 @@
+//! The command line: what was typed (here) apart from what it means (one module per noun).
+//!
+//! Data goes to standard output, words go to standard error. Every listing has `--json`.
+
+mod completions;
+pub mod image;
+mod init;
+mod lab;
+pub mod output;
+mod status;
+mod up;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Exit status when what was asked for could not be done.
+const FAILED: u8 = 1;
+
+/// What was typed.
+#[derive(Debug, Parser)]
+#[command(
+    name = "bootfabric",
+    version,
+    about = "Network booting without a server: every machine that was booted boots the next one",
+    after_help = "\
+Getting started:
+  bootfabric init                                    make the keys and settings of a new fabric
+  bootfabric image build --root DIR --kernel DEB --name debian --version 1
+  sudo bootfabric up --interface eth1                become the first node: bare machines on that link now boot
+  bootfabric status                                  see who is there and who holds what
+  bootfabric lab demo                                see all of it in virtual machines first
+
+Exit status: 0 done; 1 could not be done, the reason is on standard error; 2 the command line is wrong."
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    /// Say more on standard error; twice for everything (RUST_LOG takes precedence)
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make the keys, settings and store of a new fabric
+    Init(init::Args),
+    /// Be a node: answer bare machines on a link, serve and fetch images
+    Up(up::Args),
+    /// Build, list and remove images
+    Image(image::Args),
+    /// Show a running node: its peers, leases, clients and blobs
+    Status(status::Args),
+    /// Show a running node's events as they happen, one JSON object a line
+    Events(status::EventsArgs),
+    /// Try everything on this machine: namespaces and virtual machines with real firmware
+    Lab(lab::Args),
+    /// Print the completions for a shell
+    Completions(completions::Args),
+    /// The agent of a booted machine (started by the first stage and by its service)
+    #[command(hide = true)]
+    Agent(up::AgentArgs),
+}
+
+/// Runs what was typed.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    output::start_log(cli.verbose);
+    let done = match cli.command {
+        Command::Init(args) => init::run(&args),
+        Command::Up(args) => up::run(args),
+        Command::Image(args) => image::run(args),
+        Command::Status(args) => status::run(&args),
+        Command::Events(args) => status::follow(&args),
+        Command::Lab(args) => lab::run(args),
+        Command::Completions(args) => completions::run(&args),
+        Command::Agent(args) => up::run_agent(args),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bootfabric: {error:#}");
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+/// The command line's own description, for completions.
+pub(crate) fn command() -> clap::Command {
+    <Cli as clap::CommandFactory>::command()
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_description_is_sound() {
+        super::command().debug_assert();
+    }
+}

@@ -1,0 +1,249 @@
+//! The node's control socket: how the command line and a successor process talk to it.
+//!
+//! A client sends one line with a JSON [`Request`] and gets lines back: one for [`Request::Status`], one for each event
+//! for [`Request::Events`], and for [`Request::TakeOver`] one [`Legacy`] followed by a byte that carries the listening
+//! sockets (`SCM_RIGHTS`, unix(7)). The socket is for root alone (mode 0600).
+//!
+//! Tasks: one accepts, one serves each client; all end with the node. Nothing is lost when they are aborted.
+
+use std::io::{IoSlice, IoSliceMut};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream as StdUnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, bail, ensure};
+use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+
+/// Longest request line: requests are a few words.
+const MAX_REQUEST: u64 = 4096;
+/// Longest answer line: leases of a full /16 fit.
+const MAX_ANSWER: u64 = 64 * 1024 * 1024;
+/// Sockets a hand-over may carry.
+const MAX_SOCKETS: usize = 16;
+/// How long a command waits for a node's answer.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
+
+/// What a client asks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "request", rename_all = "kebab-case")]
+pub(crate) enum Request {
+    /// The node's state.
+    Status,
+    /// Its events from now on.
+    Events,
+    /// Its sockets, identity and soft state; it stops serving new clients and ends when the running transfers have.
+    TakeOver,
+}
+
+/// What a node leaves to its successor, the sockets apart.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Legacy {
+    /// The node's configuration.
+    pub config: super::config::NodeConfig,
+    /// Its secret key, so that it stays the same node.
+    pub key: Vec<u8>,
+    /// Its replicated soft state (leases), in the swarm's encoding.
+    pub records: Vec<u8>,
+    /// What the sockets are, in the order in which they follow.
+    pub sockets: Vec<SocketRole>,
+}
+
+/// What a handed-over socket is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum SocketRole {
+    /// The listening socket of the HTTP service.
+    Http,
+    /// The bound socket of the TFTP service.
+    Tftp,
+    /// The bound socket of the DHCP service.
+    Dhcp,
+}
+
+/// A client's request together with the connection that waits for the answer.
+pub(crate) struct Asked {
+    /// What is asked.
+    pub request: Request,
+    /// Where the answer goes.
+    pub stream: UnixStream,
+}
+
+/// Binds the control socket at `path`, replacing one that nobody serves any more.
+pub(crate) fn bind(path: &Path) -> anyhow::Result<UnixListener> {
+    if StdUnixStream::connect(path).is_ok() {
+        bail!(
+            "another node of this machine uses {}: stop it, or give this one its own directory with --state",
+            path.display()
+        );
+    }
+    let _ = std::fs::remove_file(path);
+    bind_fresh(path)
+}
+
+/// Binds the control socket at `path` although a predecessor still serves it: new clients come here from now on.
+pub(crate) fn bind_fresh(path: &Path) -> anyhow::Result<UnixListener> {
+    use std::os::unix::fs::PermissionsExt;
+    // Bound under another name and moved into place: no moment without a socket that answers.
+    let fresh = path.with_extension("new");
+    let _ = std::fs::remove_file(&fresh);
+    let listener = UnixListener::bind(&fresh).with_context(|| format!("cannot make {}", fresh.display()))?;
+    std::fs::set_permissions(&fresh, std::fs::Permissions::from_mode(0o600))
+        .with_context(|| format!("cannot set the mode of {}", fresh.display()))?;
+    std::fs::rename(&fresh, path).with_context(|| format!("cannot make {}", path.display()))?;
+    Ok(listener)
+}
+
+/// Accepts one client and reads its request; `None` for one that talks nonsense.
+pub(crate) async fn accept(listener: &UnixListener) -> std::io::Result<Option<Asked>> {
+    let (stream, _) = listener.accept().await?;
+    let mut line = String::new();
+    let mut reader = BufReader::new(stream.take(MAX_REQUEST));
+    let read = tokio::time::timeout(ANSWER_DEADLINE, reader.read_line(&mut line)).await;
+    let stream = reader.into_inner().into_inner();
+    Ok(match (read, serde_json::from_str(&line)) {
+        (Ok(Ok(_)), Ok(request)) => Some(Asked { request, stream }),
+        _ => None,
+    })
+}
+
+/// Answers with one line.
+pub(crate) async fn answer(stream: &mut UnixStream, value: &impl Serialize) -> std::io::Result<()> {
+    let mut line = serde_json::to_vec(value)?;
+    line.push(b'\n');
+    stream.write_all(&line).await
+}
+
+/// Sends `legacy` and its sockets to a successor; `sockets` are in the order of `legacy.sockets`.
+pub(crate) async fn bequeath(mut stream: UnixStream, legacy: &Legacy, sockets: &[OwnedFd]) -> anyhow::Result<()> {
+    ensure!(sockets.len() == legacy.sockets.len() && sockets.len() <= MAX_SOCKETS, "sockets and roles differ in number");
+    answer(&mut stream, legacy).await.context("the successor went away")?;
+    let fds: Vec<RawFd> = sockets.iter().map(AsRawFd::as_raw_fd).collect();
+    stream.writable().await?;
+    stream
+        .async_io(tokio::io::Interest::WRITABLE, || {
+            let byte = [IoSlice::new(b"F")];
+            let rights = [ControlMessage::ScmRights(&fds)];
+            sendmsg::<()>(stream.as_raw_fd(), &byte, &rights, MsgFlags::empty(), None).map_err(Into::into)
+        })
+        .await
+        .context("cannot pass the sockets to the successor")?;
+    Ok(())
+}
+
+/// Asks the node behind `path` for its legacy. Afterwards that node drains and ends by itself.
+pub(crate) async fn inherit(path: &Path) -> anyhow::Result<(Legacy, Vec<(SocketRole, OwnedFd)>)> {
+    let reader = ask(path, &Request::TakeOver).await?;
+    let mut reader = reader.take(MAX_ANSWER);
+    let mut line = Vec::new();
+    // Byte by byte at its end: what follows the line carries the sockets and must not be buffered away.
+    loop {
+        match reader.read_u8().await {
+            Ok(b'\n') => break,
+            Ok(byte) => line.push(byte),
+            Err(error) => return Err(error).context("the running node did not answer"),
+        }
+    }
+    let legacy: Legacy = serde_json::from_slice(&line).context("the running node's answer is of another version")?;
+    let stream = reader.into_inner();
+    let sockets = stream
+        .async_io(tokio::io::Interest::READABLE, || receive_sockets(stream.as_raw_fd()).map_err(Into::into))
+        .await
+        .context("the running node did not pass its sockets")?;
+    ensure!(sockets.len() == legacy.sockets.len(), "the running node passed {} sockets, not {}", sockets.len(), legacy.sockets.len());
+    Ok((legacy.clone(), legacy.sockets.into_iter().zip(sockets).collect()))
+}
+
+fn receive_sockets(from: RawFd) -> nix::Result<Vec<OwnedFd>> {
+    let mut byte = [0u8; 1];
+    let mut into = [IoSliceMut::new(&mut byte)];
+    let mut space = nix::cmsg_space!([RawFd; MAX_SOCKETS]);
+    let message = recvmsg::<()>(from, &mut into, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC)?;
+    let mut sockets = Vec::new();
+    for control in message.cmsgs()? {
+        if let ControlMessageOwned::ScmRights(fds) = control {
+            // SAFETY: the kernel has just made these descriptors for this process; nobody else owns them.
+            #[expect(unsafe_code, reason = "descriptors arrive as bare numbers")]
+            sockets.extend(fds.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
+        }
+    }
+    Ok(sockets)
+}
+
+/// Sends `request` to the node behind `path`.
+pub(crate) async fn ask(path: &Path, request: &Request) -> anyhow::Result<UnixStream> {
+    let mut stream = UnixStream::connect(path).await.with_context(|| {
+        format!("no node answers at {}: start one with `bootfabric up`, or name its directory with --state", path.display())
+    })?;
+    answer(&mut stream, request).await.context("the node went away")?;
+    Ok(stream)
+}
+
+/// The one line with which the node behind `path` answers `request`.
+pub(crate) async fn ask_line(path: &Path, request: &Request) -> anyhow::Result<String> {
+    let stream = ask(path, request).await?;
+    let mut line = String::new();
+    let mut reader = BufReader::new(stream.take(MAX_ANSWER));
+    tokio::time::timeout(ANSWER_DEADLINE, reader.read_line(&mut line))
+        .await
+        .context("the node did not answer in time")?
+        .context("the node's answer broke off")?;
+    ensure!(!line.is_empty(), "the node closed the connection without an answer");
+    Ok(line)
+}
+
+/// Where the control socket of the node with state directory `state` is.
+pub(crate) fn socket_path(state: &Path) -> PathBuf {
+    state.join("control.sock")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::node::config::NodeConfig;
+
+    #[tokio::test]
+    async fn sockets_and_state_pass_to_a_successor() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = socket_path(dir.path());
+        let listener = bind(&path).unwrap();
+        let heir = tokio::spawn({
+            let path = path.clone();
+            async move { inherit(&path).await.unwrap() }
+        });
+        let asked = accept(&listener).await.unwrap().unwrap();
+        assert_eq!(asked.request, Request::TakeOver);
+        let service = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = service.local_addr().unwrap();
+        let legacy = Legacy {
+            config: NodeConfig::example(),
+            key: vec![7; 68],
+            records: vec![1; 100_000],
+            sockets: vec![SocketRole::Http],
+        };
+        bequeath(asked.stream, &legacy, &[service.into()]).await.unwrap();
+        let (inherited, mut sockets) = heir.await.unwrap();
+        assert_eq!((inherited.key, inherited.records.len()), (vec![7; 68], 100_000));
+        let (role, socket) = sockets.remove(0);
+        assert_eq!(role, SocketRole::Http);
+        assert_eq!(std::net::TcpListener::from(socket).local_addr().unwrap(), address);
+    }
+
+    #[tokio::test]
+    async fn nonsense_is_no_request_and_a_second_node_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = socket_path(dir.path());
+        let listener = bind(&path).unwrap();
+        let mut client = UnixStream::connect(&path).await.unwrap();
+        client.write_all(b"{}\n").await.unwrap();
+        assert!(accept(&listener).await.unwrap().is_none());
+        assert!(bind(&path).unwrap_err().to_string().contains("--state"));
+        drop(listener);
+        assert!(bind(&path).is_ok(), "a socket that nobody serves is replaced");
+        let _ = std::fs::remove_file(&path);
+        assert!(ask_line(&path, &Request::Status).await.unwrap_err().to_string().contains("bootfabric up"));
+    }
+}

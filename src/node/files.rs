@@ -1,0 +1,143 @@
+//! What a node serves over TFTP and HTTP, looked up in its store.
+//!
+//! | name | what |
+//! |---|---|
+//! | `boot.ipxe` | the boot script, made for the client that asks |
+//! | `boot/<release>/kernel`, `boot/<release>/first-stage` | the boot blobs of a release |
+//! | `undionly.kpxe`, `snponly.efi`, … | the loaders of the current release |
+//! | `blob/<id>` | the bytes of a blob: whole, or the ranges that are held |
+//! | `status` | what `bootfabric status` shows, as JSON |
+//!
+//! Boot files that are still arriving are served as they arrive; a range of a `blob/` that is not here is refused at
+//! once, because the asking peer has others to ask.
+
+use std::net::{IpAddr, SocketAddrV4};
+use std::ops::Range;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use fabric::content::BlobRef;
+use fabric::id::{BlobId, ObjectId};
+use fabric::store::{Blob, Store};
+use fabric::trust::Release;
+use pxe::files::{BootFiles, FileBody, FileError, FileRequest, MemoryBody, ServedFile, Slice};
+
+use super::arriving::Arriving;
+use super::script::{Script, wait_script};
+use super::view::View;
+
+/// Seconds a client waits before it asks for the script again when there is no release yet.
+const NO_RELEASE_PAUSE: u32 = 2;
+
+/// The files of one node.
+pub(crate) struct NodeFiles {
+    store: Store,
+    view: Arc<View>,
+}
+
+impl NodeFiles {
+    /// Files out of `store`, for the releases that `view` knows.
+    pub(crate) fn new(store: Store, view: Arc<View>) -> Self {
+        Self { store, view }
+    }
+
+    fn script(&self, request: &FileRequest) -> String {
+        let (IpAddr::V4(local), IpAddr::V4(client)) = (request.local.ip(), request.client.ip()) else {
+            return wait_script("this service speaks IPv4 only", NO_RELEASE_PAUSE);
+        };
+        let (Some(current), Some(settings)) = (self.view.release(), self.view.settings()) else {
+            return wait_script("no release here yet", NO_RELEASE_PAUSE);
+        };
+        let me = SocketAddrV4::new(local, request.local.port());
+        let mut peers = vec![me];
+        peers.extend(self.view.boot_peers(client).into_iter().filter(|peer| *peer != me));
+        let Release { name, version, generation, .. } = &current.release;
+        Script {
+            release: current.id,
+            title: format!("{name} {version} (generation {generation})"),
+            cmdline: &current.release.cmdline,
+            client,
+            prefix: settings.prefix,
+            peers,
+            swarm_port: settings.swarm_port,
+        }
+        .render()
+    }
+
+    fn boot_file(&self, path: &str) -> Result<ServedFile, FileError> {
+        let (release, file) = path.split_once('/').ok_or(FileError::NotFound)?;
+        let id: ObjectId = release.parse().map_err(|_| FileError::NotFound)?;
+        let release = self.view.release_by_id(id).ok_or(FileError::NotFound)?;
+        match file {
+            "kernel" => self.boot_blob(&release.kernel),
+            "first-stage" => self.boot_blob(&release.first_stage),
+            _ => Err(FileError::NotFound),
+        }
+    }
+
+    fn loader(&self, name: &str) -> Result<ServedFile, FileError> {
+        let current = self.view.release().ok_or(FileError::NotFound)?;
+        let loader = current.release.loaders.iter().find(|loader| loader.name == name);
+        self.boot_blob(&loader.ok_or(FileError::NotFound)?.blob)
+    }
+
+    /// A file that firmware waits for: what is not here yet is served as it arrives.
+    fn boot_blob(&self, reference: &BlobRef) -> Result<ServedFile, FileError> {
+        let blob = self.store.blob(&reference.blob).ok_or(FileError::NotHeld)?;
+        Ok(served(&blob, Arc::new(StoredBlob { blob: Arc::clone(&blob), wait: true })))
+    }
+
+    /// A blob for a peer: what is not here is refused.
+    fn blob(&self, id: &str) -> Result<ServedFile, FileError> {
+        let id: BlobId = id.parse().map_err(|_| FileError::NotFound)?;
+        let blob = self.store.blob(&id).ok_or(FileError::NotHeld)?;
+        Ok(served(&blob, Arc::new(StoredBlob { blob: Arc::clone(&blob), wait: false })))
+    }
+}
+
+fn served(blob: &Blob, body: Arc<dyn FileBody>) -> ServedFile {
+    ServedFile { content_type: None, etag: Some(blob.index().blob().to_string()), body }
+}
+
+fn generated(content_type: &'static str, text: impl Into<Bytes>) -> ServedFile {
+    ServedFile { content_type: Some(content_type), etag: None, body: Arc::new(MemoryBody(text.into())) }
+}
+
+#[async_trait]
+impl BootFiles for NodeFiles {
+    async fn open(&self, request: &FileRequest) -> Result<ServedFile, FileError> {
+        let name = request.name.as_str();
+        match name.split_once('/') {
+            Some(("blob", id)) => self.blob(id),
+            Some(("boot", path)) => self.boot_file(path),
+            None if name == "boot.ipxe" => Ok(generated("text/plain", self.script(request))),
+            None if name == "status" => Ok(generated("application/json", self.view.status_json().await)),
+            _ => self.loader(name),
+        }
+    }
+}
+
+/// A blob of the store as the body of a file.
+struct StoredBlob {
+    blob: Arc<Blob>,
+    /// Whether a reader waits for chunks that are still arriving.
+    wait: bool,
+}
+
+#[async_trait]
+impl FileBody for StoredBlob {
+    fn len(&self) -> u64 {
+        self.blob.index().size()
+    }
+
+    async fn slice(&self, range: Range<u64>) -> Result<Slice, FileError> {
+        if self.blob.holds(range.clone()) {
+            Ok(Slice::File { file: self.blob.file(), range })
+        } else if self.wait {
+            Ok(Slice::Stream(Arriving::stream(Arc::clone(&self.blob), range)))
+        } else {
+            Err(FileError::NotHeld)
+        }
+    }
+}

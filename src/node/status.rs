@@ -1,0 +1,87 @@
+//! The state of a node as `bootfabric status` shows it.
+
+use std::net::Ipv4Addr;
+
+use fabric::id::{Hash, NodeId, ObjectId};
+use serde::{Deserialize, Serialize};
+
+/// State of a node. Field names are an interface.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Status {
+    /// The node's id as the DHCP ranks use it and the swarm shows it.
+    pub node: Hash,
+    /// Its name.
+    pub name: String,
+    /// The interface of the boot link.
+    pub interface: String,
+    /// Its hardware address.
+    pub mac: String,
+    /// Its address.
+    pub address: Option<Ipv4Addr>,
+    /// Version of the program.
+    pub version: String,
+    /// Whether it boots others.
+    pub serves_boot: bool,
+    /// The release it boots others with.
+    pub release: Option<ReleaseStatus>,
+    /// The nodes it sees.
+    pub peers: Vec<PeerStatus>,
+    /// What its store holds.
+    pub blobs: Vec<BlobStatus>,
+    /// The leases it knows.
+    pub leases: Vec<LeaseStatus>,
+}
+
+/// A release in short.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ReleaseStatus {
+    /// Object id of the signed release.
+    pub id: ObjectId,
+    /// Name of the image.
+    pub name: String,
+    /// Version of the image.
+    pub version: String,
+    /// Generation number.
+    pub generation: u64,
+}
+
+/// A node that this one sees.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PeerStatus {
+    /// Its id.
+    pub node: NodeId,
+    /// Its name.
+    pub name: String,
+    /// Its address.
+    pub address: Ipv4Addr,
+    /// Whether there is a direct connection.
+    pub connected: bool,
+    /// Whether it boots others.
+    pub serves_boot: bool,
+    /// Verified bytes that came from it.
+    pub fetched: u64,
+}
+
+/// A blob of the store.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct BlobStatus {
+    /// What it is in the current release, else `other`.
+    pub role: String,
+    /// The blob's id.
+    pub blob: Hash,
+    /// Its size in bytes.
+    pub size: u64,
+    /// Bytes of it that are held and verified.
+    pub held: u64,
+}
+
+/// A lease.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct LeaseStatus {
+    /// The address.
+    pub address: Ipv4Addr,
+    /// The client's hardware address.
+    pub client: String,
+    /// `offered`, `bound`, …
+    pub state: String,
+}
