@@ -1,0 +1,31 @@
+//! Blobs and how they are cut into chunks.
+//!
+//! Owns the cutting rule ([`cut`]), the index of a blob ([`BlobIndex`]) and the making of indexes ([`index_bytes`],
+//! [`index_reader`]). Never stores anything and never talks to a peer.
+//!
+//! A blob is known by the hash of all its bytes, an index by the hash of its encoding. Whoever trusts the hash of an
+//! index (a signed release names it in a [`BlobRef`]) can check every chunk by itself, in any order, from anybody.
+
+mod cut;
+mod index;
+mod indexer;
+
+use serde::{Deserialize, Serialize};
+
+pub use cut::{AVERAGE_CHUNK, MAX_CHUNK, MIN_CHUNK, cut};
+pub use index::{BlobIndex, Chunk, ChunkEntry, IndexError, MAX_BLOB, MAX_CHUNKS, MAX_INDEX};
+pub use indexer::{index_bytes, index_reader};
+pub(crate) use indexer::index_copy;
+
+use crate::id::{BlobId, ObjectId};
+
+/// Everything needed to fetch a blob and to check what arrives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct BlobRef {
+    /// The hash of all bytes.
+    pub blob: BlobId,
+    /// Length in bytes.
+    pub size: u64,
+    /// The hash of the encoded [`BlobIndex`].
+    pub index: ObjectId,
+}
