@@ -50,7 +50,9 @@ pub enum BindError {
         owner: Option<PortOwner>,
     },
     /// The port is privileged.
-    #[error("no permission to listen on {transport} {addr}; run as root, grant CAP_NET_BIND_SERVICE, or choose a port above 1023")]
+    #[error(
+        "no permission to listen on {transport} {addr}; run as root, grant CAP_NET_BIND_SERVICE, or choose a port above 1023"
+    )]
     Denied {
         /// The transport.
         transport: Transport,
@@ -84,7 +86,9 @@ impl BindError {
     #[must_use]
     pub fn new(transport: Transport, addr: SocketAddr, device: Option<&str>, source: io::Error) -> Self {
         match source.kind() {
-            io::ErrorKind::AddrInUse => Self::InUse { transport, addr, owner: PortOwner::find(transport, addr.port()) },
+            io::ErrorKind::AddrInUse => {
+                Self::InUse { transport, addr, owner: PortOwner::find(transport, addr.port()) }
+            }
             io::ErrorKind::PermissionDenied => Self::Denied { transport, addr },
             _ => Self::Other { transport, addr, device: device.map(str::to_owned), source },
         }
@@ -171,7 +175,10 @@ mod tests {
         let first = udp("127.0.0.1:0".parse().unwrap(), &BindOptions::default()).unwrap();
         let addr = first.local_addr().unwrap();
         let error = udp(addr, &BindOptions::default()).unwrap_err();
-        assert!(matches!(&error, BindError::InUse { owner: Some(owner), .. } if owner.pid == std::process::id()), "{error}");
+        assert!(
+            matches!(&error, BindError::InUse { owner: Some(owner), .. } if owner.pid == std::process::id()),
+            "{error}"
+        );
     }
 
     #[tokio::test]

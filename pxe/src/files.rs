@@ -50,7 +50,8 @@ pub fn boot_file_name(raw: &[u8]) -> Result<String, NameError> {
 /// without a known suffix is plain bytes.
 #[must_use]
 pub fn content_type_of(name: &str) -> &'static str {
-    let suffix = name.rsplit('/').next().and_then(|file| file.rsplit_once('.')).map_or("", |(_, suffix)| suffix);
+    let suffix =
+        name.rsplit('/').next().and_then(|file| file.rsplit_once('.')).map_or("", |(_, suffix)| suffix);
     match suffix.to_ascii_lowercase().as_str() {
         "efi" => "application/efi",
         "iso" => "application/vnd.efi-iso",
@@ -175,7 +176,9 @@ impl FileBody for MemoryBody {
             .zip(usize::try_from(range.end).ok())
             .filter(|&(start, end)| start <= end && end <= self.0.len())
             .map(|(start, end)| self.0.slice(start..end))
-            .ok_or_else(|| FileError::Io(format!("bytes {}-{} lie outside the file", range.start, range.end)))?;
+            .ok_or_else(|| {
+                FileError::Io(format!("bytes {}-{} lie outside the file", range.start, range.end))
+            })?;
         Ok(Slice::Bytes(bytes))
     }
 }

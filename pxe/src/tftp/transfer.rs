@@ -1,0 +1,250 @@
+//! Drives one transfer: its socket, its clock and its bytes around the [`Sender`] core.
+//!
+//! One task per transfer, owned by the server. Aborting it loses nothing but the transfer: the client times out.
+
+use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use tokio::net::UdpSocket;
+use tokio::time::sleep_until;
+
+use super::TftpConfig;
+use super::negotiate::{Limits, negotiate};
+use super::packet::{self, ErrorCode, Packet, Request};
+use super::reader::Reader;
+use super::sender::{Sender, Transmit, Verdict};
+use super::table::TransferState;
+use super::wire::TransferSocket;
+use crate::files::{BootFiles, FileError, FileRequest, Service, boot_file_name};
+use crate::service_event::{Finished, Outcome, ServiceEvent, Transfer, micros};
+
+/// Longest packet a client sends during a transfer: an ERROR with its text.
+const PACKET_BUFFER: usize = 600;
+
+/// What a finished transfer came to.
+pub(super) struct Report {
+    pub(super) bytes: u64,
+    pub(super) outcome: Outcome,
+    /// The error code that was sent, if any.
+    pub(super) error: Option<ErrorCode>,
+}
+
+impl Report {
+    fn new(bytes: u64, outcome: Outcome) -> Self {
+        Self { bytes, outcome, error: None }
+    }
+
+    fn client_left(bytes: u64, reason: &impl ToString) -> Self {
+        Self::new(bytes, Outcome::ClientLeft(reason.to_string()))
+    }
+}
+
+/// One request and what is needed to answer it.
+pub(super) struct Job {
+    pub(super) listener: Arc<UdpSocket>,
+    pub(super) files: Arc<dyn BootFiles>,
+    pub(super) config: Arc<TftpConfig>,
+    pub(super) client: SocketAddr,
+    pub(super) local: IpAddr,
+    pub(super) state: TransferState,
+}
+
+impl Job {
+    /// Answers the datagram, which holds a read or a write request.
+    pub(super) async fn run(self, datagram: &[u8]) -> Report {
+        let started = Instant::now();
+        let socket = match TransferSocket::open(&self.listener, self.client, self.local, &self.config) {
+            Ok(socket) => socket,
+            Err(error) => return Report::new(0, Outcome::Failed(format!("cannot open a socket: {error}"))),
+        };
+        let local = socket.local_addr().unwrap_or_else(|_| SocketAddr::new(self.local, 0));
+        let mut request = FileRequest {
+            service: Service::Tftp,
+            name: String::new(),
+            query: String::new(),
+            client: self.client,
+            local,
+        };
+        let (len, report) = match self.answer(&socket, datagram, &mut request).await {
+            Ok((len, report)) => (len, report),
+            Err(Refusal { code, outcome }) => {
+                let reason = match &outcome {
+                    Outcome::Refused(reason) | Outcome::Failed(reason) => reason,
+                    _ => "",
+                };
+                if let Some(code) = code {
+                    // Once, without retransmission: a client that misses it asks again.
+                    let _ = socket.send(&packet::error(code, reason)).await;
+                }
+                (0, Report { bytes: 0, outcome, error: code })
+            }
+        };
+        if self.config.events.listening() {
+            self.config.events.record(ServiceEvent::Finished(Finished {
+                transfer: Transfer::of(&request, 0..len),
+                status: report.error.map(ErrorCode::number),
+                bytes: report.bytes,
+                micros: micros(started.elapsed()),
+                outcome: report.outcome.clone(),
+            }));
+        }
+        report
+    }
+
+    async fn answer(
+        &self,
+        socket: &TransferSocket,
+        datagram: &[u8],
+        file_request: &mut FileRequest,
+    ) -> Result<(u64, Report), Refusal> {
+        let request = match Packet::parse(datagram) {
+            Ok(Packet::Rrq(request)) => request,
+            _ => return Err(Refusal::new(ErrorCode::AccessViolation, "this server is read-only")),
+        };
+        file_request.name = checked_name(&request)?;
+        let file = tokio::select! {
+            file = self.files.open(file_request) => file?,
+            () = self.state.abort.cancelled() => return Ok((0, Report::client_left(0, &"it began anew"))),
+        };
+        let len = file.body.len();
+        let limits = Limits {
+            blksize: socket.max_blksize(self.client).min(self.config.max_blksize),
+            windowsize: self.config.max_windowsize,
+        };
+        let agreed = negotiate(&request.options, len, limits);
+        if self.config.events.listening() {
+            self.config.events.record(ServiceEvent::Started(Transfer::of(file_request, 0..len)));
+        }
+        let mut reader = Reader::new(file.body, agreed.blksize);
+        let mut sender = Sender::new(agreed, len);
+        let report = tokio::select! {
+            report = self.send(socket, &mut sender, &mut reader) => report,
+            () = self.state.abort.cancelled() => Report::client_left(0, &"it began anew"),
+        };
+        Ok((len, report))
+    }
+
+    async fn send(&self, socket: &TransferSocket, sender: &mut Sender, reader: &mut Reader) -> Report {
+        let mut buffer = [0; PACKET_BUFFER];
+        // Re-armed only when it fires or would be late: a deadline that moves with every ACK costs no timer operation.
+        let mut alarm = Box::pin(sleep_until(Instant::now().into()));
+        loop {
+            while let Some(transmit) = sender.poll_transmit() {
+                let sent = match transmit {
+                    Transmit::Oack(packet) => socket.send(&packet).await,
+                    Transmit::Data(blocks) => {
+                        if let Err(error) = reader.load(&blocks).await {
+                            return read_failed(socket, sender, &error).await;
+                        }
+                        send_blocks(socket, reader, blocks).await
+                    }
+                };
+                if let Err(error) = sent {
+                    return Report::client_left(sender.bytes_acked(), &error);
+                }
+                sender.sent(Instant::now());
+            }
+            if let Some(verdict) = sender.verdict() {
+                return report_of(verdict, sender.bytes_acked());
+            }
+            tokio::select! {
+                received = socket.receive(&mut buffer) => match received {
+                    Ok(len) => on_packet(sender, buffer.get(..len).unwrap_or_default()),
+                    // The client's port is closed: ICMP says so.
+                    Err(error) => return Report::client_left(sender.bytes_acked(), &error),
+                },
+                () = &mut alarm => {
+                    sender.on_timeout(Instant::now());
+                    let next = sender.deadline().unwrap_or_else(Instant::now);
+                    alarm.as_mut().reset(next.into());
+                }
+            }
+            if let Some(deadline) = sender.deadline()
+                && alarm.deadline() > deadline.into()
+            {
+                alarm.as_mut().reset(deadline.into());
+            }
+            if sender.answered() {
+                self.state.answered.store(true, Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+/// Why a request gets no file, and what the client is told: nothing where it should ask again.
+struct Refusal {
+    code: Option<ErrorCode>,
+    outcome: Outcome,
+}
+
+impl Refusal {
+    fn new(code: ErrorCode, reason: &str) -> Self {
+        Self { code: Some(code), outcome: Outcome::Refused(reason.into()) }
+    }
+}
+
+impl From<FileError> for Refusal {
+    fn from(error: FileError) -> Self {
+        let refused = Outcome::Refused(error.to_string());
+        match error {
+            FileError::NotFound => Self { code: Some(ErrorCode::NotFound), outcome: refused },
+            // Firmware repeats an unanswered request for some 20 s, and drops the boot at an ERROR.
+            FileError::NotHeld | FileError::Busy { .. } => Self { code: None, outcome: refused },
+            FileError::Io(reason) => {
+                Self { code: Some(ErrorCode::NotDefined), outcome: Outcome::Failed(reason) }
+            }
+        }
+    }
+}
+
+fn checked_name(request: &Request<'_>) -> Result<String, Refusal> {
+    if !request.mode.eq_ignore_ascii_case(b"octet") {
+        return Err(Refusal::new(
+            ErrorCode::IllegalOperation,
+            "only binary transfers (mode octet) are served",
+        ));
+    }
+    boot_file_name(request.name).map_err(|error| Refusal::new(ErrorCode::AccessViolation, &error.to_string()))
+}
+
+async fn send_blocks(
+    socket: &TransferSocket,
+    reader: &Reader,
+    blocks: RangeInclusive<u64>,
+) -> std::io::Result<()> {
+    let first = *blocks.start();
+    let payloads: Vec<&[u8]> = blocks.map(|block| reader.block(block)).collect();
+    socket.send_blocks(first, &payloads).await
+}
+
+async fn read_failed(socket: &TransferSocket, sender: &Sender, error: &FileError) -> Report {
+    let reason = error.to_string();
+    let _ = socket.send(&packet::error(ErrorCode::NotDefined, &reason)).await;
+    Report {
+        bytes: sender.bytes_acked(),
+        outcome: Outcome::Failed(reason),
+        error: Some(ErrorCode::NotDefined),
+    }
+}
+
+fn on_packet(sender: &mut Sender, datagram: &[u8]) {
+    match Packet::parse(datagram) {
+        Ok(Packet::Ack(number)) => sender.on_ack(number, Instant::now()),
+        Ok(Packet::Error { code, message }) => sender.on_error(code, message),
+        // Noise on our port, or a request repeated in single-port mode: the timer answers it.
+        Ok(Packet::Rrq(_) | Packet::Wrq | Packet::Unexpected) | Err(_) => {}
+    }
+}
+
+fn report_of(verdict: &Verdict, bytes: u64) -> Report {
+    let outcome = match verdict {
+        Verdict::Complete | Verdict::Unacknowledged => Outcome::Complete,
+        Verdict::Probe => Outcome::Probe,
+        Verdict::Aborted { code, message } => Outcome::ClientLeft(format!("ERROR {code}: {message}")),
+        Verdict::TimedOut => Outcome::ClientLeft("no answer".into()),
+    };
+    Report::new(bytes, outcome)
+}
