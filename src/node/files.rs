@@ -58,7 +58,7 @@ impl NodeFiles {
             title: format!("{name} {version} (generation {generation})"),
             cmdline: &current.release.cmdline,
             client,
-            prefix: settings.prefix,
+            prefix: settings.subnet.prefix,
             peers,
             swarm_port: settings.swarm_port,
         }

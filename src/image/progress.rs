@@ -1,0 +1,52 @@
+//! How far a build has come, told to whoever shows it.
+
+/// The steps of a build that take time, in the order in which they happen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// Reading the root once to check it.
+    Survey,
+    /// Unpacking the kernel and choosing its modules.
+    Kernel,
+    /// Compressing the initramfs.
+    FirstStage,
+    /// Packing the root into a squashfs.
+    Root,
+    /// Cutting the blobs into chunks and storing them.
+    Store,
+}
+
+impl Step {
+    /// What is going on, for a person.
+    #[must_use]
+    pub const fn title(self) -> &'static str {
+        match self {
+            Self::Survey => "checking the root",
+            Self::Kernel => "collecting kernel and modules",
+            Self::FirstStage => "compressing the first stage",
+            Self::Root => "packing the root",
+            Self::Store => "storing blobs",
+        }
+    }
+}
+
+/// Receives the progress of a build. Called from one thread.
+pub trait Progress {
+    /// A step began; `total` bytes will be reported, if that is known.
+    fn begin(&self, step: Step, total: Option<u64>);
+
+    /// `bytes` more are done.
+    fn advance(&self, bytes: u64);
+
+    /// The step is over.
+    fn end(&self);
+}
+
+/// Shows nothing.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Silent;
+
+impl Progress for Silent {
+    fn begin(&self, _: Step, _: Option<u64>) {}
+    fn advance(&self, _: u64) {}
+    fn end(&self) {}
+}

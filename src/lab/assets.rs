@@ -1,0 +1,138 @@
+//! Kernel and root filesystems for lab machines, and images built from them.
+//!
+//! The files are made by the scripts in `tests/` (`make assets`); images are built by the program itself, the way an
+//! operator does it, once for each program and root, and then copied for every lab.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, bail, ensure};
+use fabric::id::Hash;
+use serde::{Deserialize, Serialize};
+
+/// What lab machines boot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum RootKind {
+    /// Debian with systemd.
+    Debian,
+    /// A few megabytes of busybox: boots fast.
+    Busybox,
+}
+
+impl RootKind {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Debian => "debian",
+            Self::Busybox => "busybox",
+        }
+    }
+
+    /// Text on the console that says the root's own init has done its work.
+    #[must_use]
+    pub fn booted_text(self) -> &'static str {
+        match self {
+            Self::Debian => "Reached target multi-user.target",
+            Self::Busybox => "busybox root is up",
+        }
+    }
+}
+
+/// Where the assets are.
+#[derive(Debug, Clone)]
+pub struct Assets {
+    directory: PathBuf,
+    program: PathBuf,
+}
+
+impl Assets {
+    /// The assets at `BOOTFABRIC_ASSETS`, by default `target/assets` below the working directory, and the `program` that
+    /// builds images from them and goes into them.
+    ///
+    /// # Errors
+    /// If there are none: the message says how to make them.
+    pub fn find(program: &Path) -> anyhow::Result<Self> {
+        let directory = std::env::var_os("BOOTFABRIC_ASSETS").map_or_else(|| "target/assets".into(), PathBuf::from);
+        let directory = std::path::absolute(directory)?;
+        ensure!(directory.is_dir(), "{} is missing: `make assets` makes it", directory.display());
+        Ok(Self { directory, program: program.to_owned() })
+    }
+
+    /// The program.
+    #[must_use]
+    pub fn program(&self) -> &Path {
+        &self.program
+    }
+
+    fn root(&self, kind: RootKind) -> anyhow::Result<PathBuf> {
+        let path = self.directory.join(format!("{}-root.tar", kind.name()));
+        ensure!(path.is_file(), "{} is missing: `make assets` makes it", path.display());
+        Ok(path)
+    }
+
+    fn kernel(&self) -> anyhow::Result<PathBuf> {
+        let path = self.directory.join("kernel");
+        ensure!(path.is_dir(), "{} is missing: `make assets` makes it", path.display());
+        Ok(path)
+    }
+
+    /// Makes an operator's directory at `home` with an image of `kind` in its store.
+    ///
+    /// # Errors
+    /// If an asset is missing or building fails; the program's own words are in the message.
+    pub fn home(&self, kind: RootKind, home: &Path) -> anyhow::Result<()> {
+        let cache = self.cached_home(kind)?;
+        run(Command::new("cp").args(["-a", "--reflink=auto"]).arg(&cache).arg(home))
+    }
+
+    /// The home for `kind`, built if this program has not built it before. Processes wait for each other.
+    fn cached_home(&self, kind: RootKind) -> anyhow::Result<PathBuf> {
+        let homes = self.directory.join("homes");
+        std::fs::create_dir_all(&homes).with_context(|| format!("cannot make {}", homes.display()))?;
+        let lock = std::fs::File::create(homes.join("lock")).context("cannot lock the image cache")?;
+        lock.lock().context("cannot lock the image cache")?;
+        let (root, kernel) = (self.root(kind)?, self.kernel()?);
+        let home = homes.join(format!("{}-{}", kind.name(), self.fingerprint(&root)?));
+        if home.is_dir() {
+            return Ok(home);
+        }
+        // Homes of other programs are of no use any more.
+        for old in std::fs::read_dir(&homes)?.flatten() {
+            if old.file_name().to_string_lossy().starts_with(&format!("{}-", kind.name())) {
+                std::fs::remove_dir_all(old.path()).with_context(|| format!("cannot remove {}", old.path().display()))?;
+            }
+        }
+        let fresh = homes.join(format!("{}-new", kind.name()));
+        run(Command::new(&self.program).args(["init", "--name", "lab", "--fabric"]).arg(&fresh))?;
+        let mut build = Command::new(&self.program);
+        build.args(["image", "build", "--name", kind.name(), "--version", "1", "--modules", "virtio"]);
+        build.args(["--cmdline", LAB_CMDLINE, "--fabric"]).arg(&fresh);
+        build.arg("--root").arg(&root).arg("--kernel").arg(&kernel).arg("--program").arg(&self.program);
+        run(&mut build)?;
+        std::fs::rename(&fresh, &home).context("cannot keep the image")?;
+        Ok(home)
+    }
+
+    fn fingerprint(&self, root: &Path) -> anyhow::Result<String> {
+        let mut hasher = blake3::Hasher::new();
+        for path in [self.program.as_path(), root] {
+            let file = std::fs::File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
+            hasher.update_reader(file).with_context(|| format!("cannot read {}", path.display()))?;
+        }
+        hasher.update(LAB_CMDLINE.as_bytes());
+        Ok(Hash::from(hasher.finalize()).short())
+    }
+}
+
+/// Kernel arguments of lab images: the console on the first serial port, events on the second, and no waiting for the
+/// mitigations of processors that an emulator does not have.
+const LAB_CMDLINE: &str =
+    "console=ttyS0 mitigations=off net.ifnames=0 systemd.show_status=1 bootfabric.events=/dev/ttyS1";
+
+fn run(command: &mut Command) -> anyhow::Result<()> {
+    let output = command.output().with_context(|| format!("cannot run {:?}", command.get_program()))?;
+    if !output.status.success() {
+        bail!("{command:?} failed ({}): {}", output.status, String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(())
+}

@@ -1,0 +1,234 @@
+//! What a node knows at this moment, shared by its services: its release, the fabric's settings, its neighbours.
+//!
+//! Owns plain values behind short locks; decides nothing. Written by the node's own tasks, read by whoever answers a
+//! request.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+use fabric::exchange::ExchangeHandle;
+use fabric::id::{Hash, NodeId, ObjectId};
+use fabric::store::Store;
+use fabric::swarm::MemberInfo;
+use fabric::trust::{Release, Settings};
+use pxe::dhcp::DhcpHandle;
+
+use super::config::NodeConfig;
+use super::status::{BlobStatus, LeaseStatus, PeerStatus, ReleaseStatus, Status};
+
+/// A verified release and the id of the object it came in.
+#[derive(Debug)]
+pub(crate) struct KnownRelease {
+    /// Id of the signed object.
+    pub id: ObjectId,
+    /// What it says.
+    pub release: Release,
+}
+
+/// What the node knows.
+pub(crate) struct View {
+    node: NodeId,
+    store: Store,
+    state: RwLock<State>,
+    /// Handles that exist once their service has started.
+    services: Mutex<Services>,
+}
+
+struct State {
+    config: NodeConfig,
+    settings: Option<Settings>,
+    /// The release that bare machines are booted with.
+    current: Option<ObjectId>,
+    /// Every release verified so far.
+    releases: BTreeMap<ObjectId, Arc<KnownRelease>>,
+    members: Vec<Member>,
+    serves_boot: bool,
+}
+
+impl State {
+    fn current(&self) -> Option<&Arc<KnownRelease>> {
+        self.releases.get(&self.current?)
+    }
+}
+
+/// A node in the live view.
+#[derive(Debug, Clone)]
+pub(crate) struct Member {
+    /// What it says of itself.
+    pub info: MemberInfo,
+    /// Whether there is a direct connection to it.
+    pub connected: bool,
+}
+
+#[derive(Default)]
+struct Services {
+    exchange: Option<ExchangeHandle>,
+    dhcp: Option<DhcpHandle>,
+}
+
+impl View {
+    pub(crate) fn new(node: NodeId, store: Store, config: NodeConfig) -> Self {
+        let state =
+            State {
+            config,
+            settings: None,
+            current: None,
+            releases: BTreeMap::new(),
+            members: Vec::new(),
+            serves_boot: false,
+        };
+        Self { node, store, state: RwLock::new(state), services: Mutex::default() }
+    }
+
+    fn read(&self) -> std::sync::RwLockReadGuard<'_, State> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> std::sync::RwLockWriteGuard<'_, State> {
+        self.state.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn services(&self) -> MutexGuard<'_, Services> {
+        self.services.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The node's configuration as it is now (the address may have been taken since the start).
+    pub(crate) fn config(&self) -> NodeConfig {
+        self.read().config.clone()
+    }
+
+    /// The release that bare machines are booted with.
+    pub(crate) fn release(&self) -> Option<Arc<KnownRelease>> {
+        self.read().current().cloned()
+    }
+
+    /// A release by the id of its object.
+    pub(crate) fn release_by_id(&self, id: ObjectId) -> Option<Release> {
+        self.read().releases.get(&id).map(|known| known.release.clone())
+    }
+
+    /// Makes a verified release the one that bare machines are booted with.
+    pub(crate) fn set_release(&self, id: ObjectId, release: Release) {
+        let mut state = self.write();
+        state.releases.insert(id, Arc::new(KnownRelease { id, release }));
+        state.current = Some(id);
+    }
+
+    pub(crate) fn settings(&self) -> Option<Settings> {
+        self.read().settings.clone()
+    }
+
+    pub(crate) fn set_settings(&self, settings: Settings) {
+        self.write().settings = Some(settings);
+    }
+
+    pub(crate) fn set_members(&self, members: Vec<Member>) {
+        self.write().members = members;
+    }
+
+    pub(crate) fn members(&self) -> Vec<Member> {
+        self.read().members.clone()
+    }
+
+    pub(crate) fn serves_boot(&self) -> bool {
+        self.read().serves_boot
+    }
+
+    pub(crate) fn set_serves_boot(&self) {
+        self.write().serves_boot = true;
+    }
+
+    pub(crate) fn set_exchange(&self, handle: ExchangeHandle) {
+        self.services().exchange = Some(handle);
+    }
+
+    pub(crate) fn set_dhcp(&self, handle: DhcpHandle) {
+        self.services().dhcp = Some(handle);
+    }
+
+    pub(crate) fn dhcp(&self) -> Option<DhcpHandle> {
+        self.services().dhcp.clone()
+    }
+
+    /// HTTP services that can boot `client`, in an order that differs from client to client and is the same on all
+    /// nodes: the load spreads and the fallbacks agree.
+    pub(crate) fn boot_peers(&self, client: Ipv4Addr) -> Vec<SocketAddrV4> {
+        let members = self.members();
+        let mut ranked: Vec<_> = members
+            .iter()
+            .filter(|member| member.info.serves_boot)
+            .map(|member| {
+                let mut seed = member.info.node.0.as_bytes().to_vec();
+                seed.extend(client.octets());
+                (Hash::of(&seed), SocketAddrV4::new(member.info.address, member.info.http_port))
+            })
+            .collect();
+        ranked.sort_by_key(|(hash, _)| std::cmp::Reverse(*hash));
+        ranked.into_iter().map(|(_, address)| address).collect()
+    }
+
+    /// The node's state, as JSON.
+    pub(crate) async fn status_json(&self) -> Vec<u8> {
+        serde_json::to_vec(&self.status().await).unwrap_or_default()
+    }
+
+    /// The node's state.
+    pub(crate) async fn status(&self) -> Status {
+        let (exchange, dhcp) = {
+            let services = self.services();
+            (services.exchange.clone(), services.dhcp.clone())
+        };
+        let fetched = match exchange {
+            Some(exchange) => exchange.fetched_from().await,
+            None => BTreeMap::new(),
+        };
+        let leases = match dhcp {
+            Some(dhcp) => dhcp.leases().await.iter().map(LeaseStatus::from).collect(),
+            None => Vec::new(),
+        };
+        let state = self.read();
+        let release = state.current();
+        let peers = state.members.iter().map(|member| PeerStatus {
+            node: member.info.node,
+            name: member.info.name.clone(),
+            address: member.info.address,
+            connected: member.connected,
+            serves_boot: member.info.serves_boot,
+            fetched: fetched.get(&member.info.node).copied().unwrap_or(0),
+        });
+        let blobs = self.store.blobs().into_iter().map(|info| BlobStatus {
+            role: release.and_then(|known| role(&known.release, info.blob)).unwrap_or("other").to_owned(),
+            blob: info.blob.0,
+            size: info.size,
+            held: info.held_bytes,
+        });
+        Status {
+            node: self.node.0,
+            name: state.config.name.clone(),
+            interface: state.config.interface.clone(),
+            mac: state.config.mac.clone(),
+            address: state.config.address.map(|cidr| cidr.address),
+            version: env!("CARGO_PKG_VERSION").into(),
+            serves_boot: state.serves_boot,
+            release: release.map(|known| ReleaseStatus {
+                id: known.id,
+                name: known.release.name.clone(),
+                version: known.release.version.clone(),
+                generation: known.release.generation,
+            }),
+            peers: peers.collect(),
+            blobs: blobs.collect(),
+            leases,
+        }
+    }
+}
+
+/// What a blob is in `release`.
+pub(crate) fn role(release: &Release, blob: fabric::id::BlobId) -> Option<&str> {
+    let fixed = [(&release.kernel, "kernel"), (&release.first_stage, "first-stage"), (&release.root, "root")];
+    let fixed = fixed.into_iter().find(|(reference, _)| reference.blob == blob).map(|(_, role)| role);
+    fixed.or_else(|| {
+        release.loaders.iter().find(|loader| loader.blob.blob == blob).map(|loader| loader.name.as_str())
+    })
+}
