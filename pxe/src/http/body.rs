@@ -1,0 +1,215 @@
+//! Puts an answer on a connection: its head, and its content by the cheapest way that content has.
+//!
+//! Memory goes out in one vectored write with the head. A file goes out by `sendfile(2)` behind a head that waits for it
+//! (`MSG_MORE`), so no byte is copied into this process. A stream goes through one bounded buffer. Every wait for the
+//! client has a deadline. Dropping the future leaves the connection in the middle of an answer: it must be closed.
+
+use std::fs::File;
+use std::io::{self, IoSlice};
+use std::ops::Range;
+use std::os::fd::AsRawFd;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::{Buf, Bytes};
+use nix::sys::sendfile::sendfile64;
+use nix::sys::socket::{MsgFlags, send};
+use tokio::io::{AsyncRead, AsyncReadExt, Interest};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::rate::RateLimit;
+use crate::files::Slice;
+
+/// Bytes offered to the socket in one call. Larger calls gain nothing, as the socket's buffer is about this large; and
+/// this bounds how long a call may keep a runtime thread when the page cache has to be filled.
+const STEP: usize = 1024 * 1024;
+/// Bytes offered at once under an upload limit: small, so that connections take turns.
+const LIMITED_STEP: usize = 64 * 1024;
+/// After so many bytes the task lets others of its thread run, even if its client takes everything at once.
+const YIELD_EVERY: usize = 4 * STEP;
+/// Buffer of a relayed stream.
+const STREAM_BUFFER: usize = 64 * 1024;
+
+/// Why an answer was not sent to its end. The connection is of no use any more.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SendError {
+    #[error("{0}")]
+    ClientLeft(io::Error),
+    #[error("took nothing for {} s", .0.as_secs())]
+    Stalled(Duration),
+    #[error("the source ended early")]
+    Short,
+    #[error("the source gave nothing for {} s", .0.as_secs())]
+    SourceStalled(Duration),
+    #[error("cannot read: {0}")]
+    Source(io::Error),
+}
+
+/// Sends one answer.
+pub(super) struct BodySender<'a> {
+    stream: &'a TcpStream,
+    rate: Option<&'a Mutex<RateLimit>>,
+    /// Longest time without a byte taken by the client.
+    stall: Duration,
+    /// Longest time without a byte from a stream.
+    source_stall: Duration,
+    /// Bytes booked with the rate limit and not yet sent.
+    booked: usize,
+    since_yield: usize,
+    /// Content bytes that the socket took.
+    pub(super) sent: u64,
+}
+
+impl<'a> BodySender<'a> {
+    pub(super) fn new(
+        stream: &'a TcpStream,
+        rate: Option<&'a Mutex<RateLimit>>,
+        stall: Duration,
+        source_stall: Duration,
+    ) -> Self {
+        Self { stream, rate, stall, source_stall, booked: 0, since_yield: 0, sent: 0 }
+    }
+
+    /// Sends a head, or an answer that is whole in memory.
+    pub(super) async fn head(&mut self, mut head: &[u8]) -> Result<(), SendError> {
+        while !head.is_empty() {
+            let wrote =
+                self.wait(self.stream.async_io(Interest::WRITABLE, || self.stream.try_write(head))).await?;
+            head = head.get(wrote..).unwrap_or_default();
+        }
+        Ok(())
+    }
+
+    /// Sends the head, then exactly `length` bytes of content.
+    pub(super) async fn answer(&mut self, head: &[u8], content: Slice, length: u64) -> Result<(), SendError> {
+        match content {
+            Slice::Bytes(bytes) => {
+                if bytes.len() as u64 != length {
+                    return Err(SendError::Short);
+                }
+                self.memory(head, bytes).await
+            }
+            Slice::File { file, range } => {
+                if range.end.checked_sub(range.start) != Some(length) {
+                    return Err(SendError::Short);
+                }
+                self.head_before_content(head).await?;
+                self.file(&file, range).await
+            }
+            Slice::Stream(stream) => {
+                self.head(head).await?;
+                self.relay(stream, length).await
+            }
+        }
+    }
+
+    async fn memory(&mut self, mut head: &[u8], mut content: Bytes) -> Result<(), SendError> {
+        while !head.is_empty() || content.has_remaining() {
+            let step = self.step(content.remaining()).await;
+            let piece = content.get(..step).unwrap_or_default();
+            let slices = [IoSlice::new(head), IoSlice::new(piece)];
+            let write = || self.stream.try_write_vectored(&slices);
+            let wrote = self.wait(self.stream.async_io(Interest::WRITABLE, write)).await?;
+            let of_head = wrote.min(head.len());
+            head = head.get(of_head..).unwrap_or_default();
+            content.advance(wrote - of_head);
+            self.account(wrote - of_head).await;
+        }
+        Ok(())
+    }
+
+    /// Sends a head that leaves together with the content that must follow at once.
+    async fn head_before_content(&mut self, mut head: &[u8]) -> Result<(), SendError> {
+        let more = MsgFlags::from_bits_retain(nix::libc::MSG_MORE);
+        let flags = more | MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+        while !head.is_empty() {
+            let write = || Ok(send(self.stream.as_raw_fd(), head, flags)?);
+            let wrote = self.wait(self.stream.async_io(Interest::WRITABLE, write)).await?;
+            head = head.get(wrote..).unwrap_or_default();
+        }
+        Ok(())
+    }
+
+    async fn file(&mut self, file: &File, range: Range<u64>) -> Result<(), SendError> {
+        let too_far = || SendError::Source(io::Error::from(io::ErrorKind::InvalidInput));
+        let mut offset = i64::try_from(range.start).map_err(|_| too_far())?;
+        let end = i64::try_from(range.end).map_err(|_| too_far())?;
+        while offset < end {
+            let step = self.step(usize::try_from(end - offset).unwrap_or(usize::MAX)).await;
+            let mut at = offset;
+            let write = || Ok(sendfile64(self.stream, file, Some(&mut at), step)?);
+            let wrote = self.wait(self.stream.async_io(Interest::WRITABLE, write)).await?;
+            if wrote == 0 {
+                // The file is shorter than it was when its length was promised.
+                return Err(SendError::Short);
+            }
+            offset += i64::try_from(wrote).unwrap_or(i64::MAX);
+            self.account(wrote).await;
+        }
+        Ok(())
+    }
+
+    async fn relay(
+        &mut self,
+        mut stream: Box<dyn AsyncRead + Send + Unpin>,
+        length: u64,
+    ) -> Result<(), SendError> {
+        let mut buffer = vec![0; usize::try_from(length).unwrap_or(usize::MAX).min(STREAM_BUFFER)];
+        let mut left = length;
+        while left > 0 {
+            let room = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
+            let read =
+                match timeout(self.source_stall, stream.read(buffer.get_mut(..room).unwrap_or_default()))
+                    .await
+                {
+                    Err(_) => return Err(SendError::SourceStalled(self.source_stall)),
+                    Ok(Err(error)) => return Err(SendError::Source(error)),
+                    Ok(Ok(0)) => return Err(SendError::Short),
+                    Ok(Ok(read)) => read,
+                };
+            let mut piece = buffer.get(..read).unwrap_or_default();
+            while !piece.is_empty() {
+                let step = self.step(piece.len()).await;
+                let write = || self.stream.try_write(piece.get(..step).unwrap_or_default());
+                let wrote = self.wait(self.stream.async_io(Interest::WRITABLE, write)).await?;
+                piece = piece.get(wrote..).unwrap_or_default();
+                self.account(wrote).await;
+            }
+            left -= read as u64;
+        }
+        Ok(())
+    }
+
+    /// How many of `left` bytes may be offered to the socket now; waits for the upload limit.
+    async fn step(&mut self, left: usize) -> usize {
+        let Some(rate) = self.rate else { return left.min(STEP) };
+        if self.booked == 0 && left > 0 {
+            let bytes = left.min(LIMITED_STEP);
+            let now = Instant::now();
+            let at = rate.lock().unwrap_or_else(PoisonError::into_inner).book(bytes as u64, now);
+            if at > now {
+                tokio::time::sleep_until(at.into()).await;
+            }
+            self.booked = bytes;
+        }
+        left.min(self.booked)
+    }
+
+    async fn account(&mut self, wrote: usize) {
+        self.sent += wrote as u64;
+        self.booked = self.booked.saturating_sub(wrote);
+        self.since_yield += wrote;
+        if self.since_yield >= YIELD_EVERY {
+            self.since_yield = 0;
+            tokio::task::yield_now().await;
+        }
+    }
+
+    async fn wait(&self, write: impl Future<Output = io::Result<usize>>) -> Result<usize, SendError> {
+        match timeout(self.stall, write).await {
+            Ok(result) => result.map_err(SendError::ClientLeft),
+            Err(_) => Err(SendError::Stalled(self.stall)),
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! The HTTP driver.
+//!
+//! Tasks: one accepts connections; one per connection ([`super::connection`]), bounded by [`super::HttpConfig`]. All are
+//! owned by the accepting task's tracker. No channels: tasks share counters and the table of connections behind a lock
+//! that is never held across an await.
+//!
+//! Shutdown: when the token is cancelled the listener closes, idle connections close, answers under way are finished
+//! until the drain deadline, and what is left then is cut.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::HttpConfig;
+use super::admission::Downloads;
+use super::connection::Connection;
+use super::counters::HttpCounters;
+use super::limits::{Admission, Connections};
+use super::rate::RateLimit;
+use crate::files::BootFiles;
+
+/// Pause after a failed `accept`, so that a lasting cause (no file descriptors left) does not spin.
+const ERROR_PAUSE: Duration = Duration::from_millis(50);
+
+/// A running HTTP service. Dropping it leaves the service running: the token given to [`HttpServer::serve`] ends it.
+#[derive(Debug)]
+pub struct HttpServer {
+    local_addr: SocketAddr,
+    counters: Arc<HttpCounters>,
+    task: JoinHandle<()>,
+}
+
+impl HttpServer {
+    /// Serves `files` on `listener` (from [`crate::bind::tcp`], or taken over from another process) until `stop` is
+    /// cancelled.
+    ///
+    /// # Errors
+    /// If the listener has no address.
+    pub fn serve(
+        listener: TcpListener,
+        files: Arc<dyn BootFiles>,
+        config: HttpConfig,
+        stop: CancellationToken,
+    ) -> io::Result<Self> {
+        let local_addr = listener.local_addr()?;
+        let shared = Arc::new(Shared {
+            files,
+            connections: Mutex::new(Connections::new(
+                config.max_connections,
+                config.max_connections_per_client,
+            )),
+            downloads: Downloads::new(config.max_downloads, config.retry_after),
+            rate: config.upload_limit.map(|limit| Mutex::new(RateLimit::new(limit))),
+            counters: Arc::new(HttpCounters::default()),
+            config,
+        });
+        let counters = Arc::clone(&shared.counters);
+        let task = tokio::spawn(accept(listener, shared, stop));
+        Ok(Self { local_addr, counters, task })
+    }
+
+    /// The address connections are accepted on.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local_addr
+    }
+
+    /// The counters of this service.
+    #[must_use]
+    pub fn counters(&self) -> &Arc<HttpCounters> {
+        &self.counters
+    }
+
+    /// Waits until the service has stopped and every connection is closed; bounded by the drain deadline once the token
+    /// is cancelled.
+    pub async fn stopped(self) {
+        // An error means that the runtime is shutting down, which stops the service as well.
+        let _ = self.task.await;
+    }
+}
+
+/// What all connections share.
+pub(super) struct Shared {
+    pub(super) files: Arc<dyn BootFiles>,
+    pub(super) config: HttpConfig,
+    pub(super) counters: Arc<HttpCounters>,
+    pub(super) downloads: Downloads,
+    pub(super) rate: Option<Mutex<RateLimit>>,
+    connections: Mutex<Connections>,
+}
+
+impl Shared {
+    /// Counts an answer as under way until dropped.
+    pub(super) fn active(&self) -> impl Drop {
+        self.counters.active.fetch_add(1, Relaxed);
+        ActiveGuard(Arc::clone(&self.counters))
+    }
+}
+
+struct ActiveGuard(Arc<HttpCounters>);
+
+impl Drop for ActiveGuard {
+    fn drop(&mut self) {
+        self.0.active.fetch_sub(1, Relaxed);
+    }
+}
+
+/// A connection's place in the table.
+struct Place {
+    shared: Arc<Shared>,
+    client: SocketAddr,
+    admission: Admission,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.shared.counters.connections_open.fetch_sub(1, Relaxed);
+        let mut connections = self.shared.connections.lock().unwrap_or_else(PoisonError::into_inner);
+        connections.closed(self.client.ip(), self.admission);
+    }
+}
+
+async fn accept(listener: TcpListener, shared: Arc<Shared>, stop: CancellationToken) {
+    let tracker = TaskTracker::new();
+    let abort = CancellationToken::new();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = stop.cancelled() => break,
+        };
+        match accepted {
+            Ok((stream, client)) => begin(stream, client, &shared, &tracker, &stop, &abort),
+            Err(error) => {
+                tracing::debug!(%error, "accepting an HTTP connection failed");
+                tokio::time::sleep(ERROR_PAUSE).await;
+            }
+        }
+    }
+    drop(listener);
+    tracker.close();
+    if tokio::time::timeout(shared.config.drain, tracker.wait()).await.is_err() {
+        abort.cancel();
+        tracker.wait().await;
+    }
+}
+
+fn begin(
+    stream: TcpStream,
+    client: SocketAddr,
+    shared: &Arc<Shared>,
+    tracker: &TaskTracker,
+    stop: &CancellationToken,
+    abort: &CancellationToken,
+) {
+    let client = canonical(client);
+    let admission = shared.connections.lock().unwrap_or_else(PoisonError::into_inner).opened(client.ip());
+    shared.counters.connections.fetch_add(1, Relaxed);
+    shared.counters.connections_open.fetch_add(1, Relaxed);
+    let place = Place { shared: Arc::clone(shared), client, admission };
+    if admission != Admission::Serve {
+        shared.counters.connections_refused.fetch_add(1, Relaxed);
+    }
+    // Both fail only if the client has gone already.
+    let Ok(local) = stream.local_addr().map(canonical) else { return };
+    if admission == Admission::Drop || stream.set_nodelay(true).is_err() {
+        return;
+    }
+    let connection = Connection {
+        stream,
+        shared: Arc::clone(shared),
+        client,
+        local,
+        refuse: admission == Admission::Refuse,
+        stop: stop.clone(),
+    };
+    let abort = abort.clone();
+    tracker.spawn(async move {
+        tokio::select! {
+            () = connection.run() => {}
+            () = abort.cancelled() => {}
+        }
+        drop(place);
+    });
+}
+
+/// An IPv4 client of an IPv6 listener as the IPv4 client it is.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
