@@ -32,7 +32,8 @@ fn payload_round_trips_with_boot_blobs_first() {
 
 #[test]
 fn what_nodes_would_refuse_is_not_signed() {
-    let spoiled: [(&str, fn(&mut Release)); 9] = [
+    type Spoil = fn(&mut Release);
+    let spoiled: [(&str, Spoil); 9] = [
         ("name", |r| r.name = "../etc".into()),
         ("version", |r| r.version = "1 2".into()),
         ("kernel version", |r| r.kernel_version = String::new()),

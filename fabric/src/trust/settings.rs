@@ -194,7 +194,8 @@ mod tests {
 
     #[test]
     fn each_mistake_is_named() {
-        let spoiled: [(&str, fn(&mut Settings)); 11] = [
+        type Spoil = fn(&mut Settings);
+        let spoiled: [(&str, Spoil); 11] = [
             ("name", |s| s.name = "Lab 1".into()),
             ("generation", |s| s.generation = 0),
             ("prefix", |s| s.subnet.prefix = 31),

@@ -1,0 +1,238 @@
+//! Verified bytes on disk or in RAM.
+//!
+//! One implementation serves disks and tmpfs. A blob is one plain file, so that a mounted blob *is* the store and serving
+//! it copies nothing. Owns the directory, the chunks' verification and what survives a crash; never talks to a peer and
+//! never decides what to fetch or to drop.
+//!
+//! | path | content |
+//! |---|---|
+//! | `lock` | locked with flock(2) by the one process that has the store open; its process id |
+//! | `format` | the version of this layout |
+//! | `blobs/BLOB` | a complete blob, read-only |
+//! | `partial/BLOB.data` | a blob in the making: sparse, of its full length from the start |
+//! | `partial/BLOB.have` | journal of the runs in it, appended after their bytes were written |
+//! | `indexes/BLOB` | which object is the blob's index |
+//! | `objects/OBJECT` | small contents known by their hash: indexes, signed releases and settings |
+//! | `heads/NAME` | names given to objects: the roots of everything worth keeping |
+//! | `tmp/` | imports under way; emptied when the store is opened |
+//!
+//! **What a crash leaves.** A chunk is verified before its bytes are written, and journaled after. Killing the program
+//! loses no chunk whose `write_run` returned: the page cache survives. Power loss may lose bytes that the journal lists;
+//! so every journaled chunk of a partial blob is hashed again when the store is opened, and what does not match is not
+//! held. A blob gets its final name only when all its bytes are on the device ([`StoreOptions::durable`]). Complete
+//! blobs are not hashed again at every start; [`Store::verify`] does that, and turns a damaged blob into a partial one that
+//! keeps its good chunks. Small files are written aside and renamed.
+//!
+//! **Threads.** All methods block (they read, write and hash): call them off the runtime's threads. Everything may be
+//! called from several threads at once; hashing and writing happen outside all locks.
+
+mod blob;
+mod check;
+mod dir;
+mod error;
+mod heads;
+mod import;
+mod journal;
+mod lock;
+mod objects;
+mod open;
+mod verify;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+pub use blob::Blob;
+pub use dir::Space;
+pub use error::{StoreError, WriteError};
+pub use objects::MAX_OBJECT;
+pub use verify::{BlobDamage, VerifyReport};
+
+use crate::content::{BlobIndex, BlobRef};
+use crate::id::BlobId;
+use dir::Dir;
+
+/// Most blobs in a store: a hundred images' worth many times over, and a bound for what is held open.
+pub const MAX_BLOBS: usize = 4096;
+
+/// What to do when another process has the store open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LockMode {
+    /// Fail at once, naming the process.
+    Fail,
+    /// Wait this long for it to end, as when one agent hands over to the next; then fail.
+    Wait(Duration),
+}
+
+/// How to open a store.
+#[derive(Debug, Clone, Copy)]
+pub struct StoreOptions {
+    /// Flush files to the device before they get their final name. Costs nothing on a tmpfs; without it, power loss can leave
+    /// a complete blob damaged until [`Store::verify`] finds it.
+    pub durable: bool,
+    /// What to do when another process has the store open.
+    pub lock: LockMode,
+}
+
+impl Default for StoreOptions {
+    fn default() -> Self {
+        Self { durable: true, lock: LockMode::Fail }
+    }
+}
+
+/// A store directory that this process has open. Clones share it; the lock is held until the last clone and the last
+/// [`Blob`] are gone.
+#[derive(Clone)]
+pub struct Store {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    dir: Arc<Dir>,
+    blobs: Mutex<BTreeMap<BlobId, Arc<Blob>>>,
+    /// Serialises what changes the set of blobs, so that `blobs` is never locked during I/O.
+    changes: Mutex<()>,
+    scratch: AtomicU64,
+}
+
+/// One blob of a listing.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct BlobInfo {
+    /// Which blob.
+    pub reference: BlobRef,
+    /// How many chunks it has.
+    pub chunks: u32,
+    /// How many of them are held.
+    pub held_chunks: u32,
+    /// How many bytes are held.
+    pub held_bytes: u64,
+    /// Whether it is complete under its final name.
+    pub complete: bool,
+    /// Its file.
+    pub path: PathBuf,
+}
+
+impl Store {
+    /// Opens the store in the directory `path`, which is made if it does not exist. Partial blobs are verified, and
+    /// completed if nothing is missing.
+    ///
+    /// # Errors
+    /// [`StoreError::Locked`] if another process has it open, [`StoreError::Format`] if another version of the program
+    /// made it, [`StoreError::Io`], [`StoreError::Full`].
+    pub fn open(path: &Path, options: StoreOptions) -> Result<Self, StoreError> {
+        let dir = Arc::new(Dir::open(path, options)?);
+        let blobs = open::load_blobs(&dir)?;
+        Ok(Self {
+            shared: Arc::new(Shared {
+                dir,
+                blobs: Mutex::new(blobs),
+                changes: Mutex::new(()),
+                scratch: AtomicU64::new(0),
+            }),
+        })
+    }
+
+    /// The directory.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        self.dir().root()
+    }
+
+    /// Room on the filesystem that holds the store.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn space(&self) -> Result<Space, StoreError> {
+        self.dir().space()
+    }
+
+    /// The blob `id`, complete or partial.
+    #[must_use]
+    pub fn blob(&self, id: &BlobId) -> Option<Arc<Blob>> {
+        self.blobs_locked().get(id).cloned()
+    }
+
+    /// All blobs, in the order of their ids.
+    #[must_use]
+    pub fn blobs(&self) -> Vec<BlobInfo> {
+        let blobs: Vec<_> = self.blobs_locked().values().cloned().collect();
+        blobs.iter().map(|blob| blob.info()).collect()
+    }
+
+    /// Starts or resumes the blob that `index` describes; a complete blob stays complete. `index` must be trusted: this is
+    /// what chunks are verified against.
+    ///
+    /// If the blob is here under another index (cut by another version of the program), its file is verified against the new
+    /// one and goes on under it.
+    ///
+    /// # Errors
+    /// [`StoreError::Full`] if what is missing of the blob does not fit, [`StoreError::IndexConflict`] if a complete blob
+    /// does not match `index`, [`StoreError::TooManyBlobs`], [`StoreError::Io`].
+    pub fn begin(&self, index: BlobIndex) -> Result<Arc<Blob>, StoreError> {
+        let _changes = self.change();
+        match self.blob(&index.blob()) {
+            Some(blob) if blob.index().object_id() == index.object_id() => {
+                self.dir().check_room(blob.missing_bytes())?;
+                Ok(blob)
+            }
+            Some(blob) => {
+                let blob = open::replace_index(self.dir(), &blob, index)?;
+                self.register(&blob);
+                Ok(blob)
+            }
+            None => {
+                self.check_count()?;
+                let blob = open::begin(self.dir(), index)?;
+                self.register(&blob);
+                Ok(blob)
+            }
+        }
+    }
+
+    /// Removes the blob `id` and its index; true if it was here. Files that others have open or mounted stay readable for them.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn forget(&self, id: &BlobId) -> Result<bool, StoreError> {
+        let _changes = self.change();
+        let Some(blob) = self.blobs_locked().remove(id) else { return Ok(false) };
+        blob.retire();
+        let dir = self.dir();
+        for path in [dir.blob(id), dir.partial(id), dir.journal(id), dir.index(id)] {
+            dir.remove(&path)?;
+        }
+        dir.remove(&dir.object(&blob.index().object_id()))?;
+        Ok(true)
+    }
+
+    fn dir(&self) -> &Arc<Dir> {
+        &self.shared.dir
+    }
+
+    fn blobs_locked(&self) -> MutexGuard<'_, BTreeMap<BlobId, Arc<Blob>>> {
+        self.shared.blobs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change(&self) -> MutexGuard<'_, ()> {
+        self.shared.changes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn check_count(&self) -> Result<(), StoreError> {
+        if self.blobs_locked().len() < MAX_BLOBS {
+            return Ok(());
+        }
+        Err(StoreError::TooManyBlobs { dir: self.path().into() })
+    }
+
+    fn register(&self, blob: &Arc<Blob>) {
+        self.blobs_locked().insert(blob.id(), blob.clone());
+    }
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Store({})", self.path().display())
+    }
+}

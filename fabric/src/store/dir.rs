@@ -1,0 +1,211 @@
+//! The directory: its lock, its paths, and the few ways in which files in it are written.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::StoreOptions;
+use super::error::StoreError;
+use super::lock::DirLock;
+use crate::id::{BlobId, ObjectId};
+
+const FORMAT: &str = "bootfabric store 1";
+
+/// Longest format file that is shown in an error (bytes).
+const MAX_FORMAT: u64 = 80;
+
+/// Room on a filesystem (bytes).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Space {
+    /// All of it.
+    pub total: u64,
+    /// What this process may still use.
+    pub available: u64,
+}
+
+/// An open and locked store directory.
+pub(super) struct Dir {
+    root: PathBuf,
+    durable: bool,
+    temporary: AtomicU64,
+    _lock: DirLock,
+}
+
+impl Dir {
+    /// Makes what is missing, takes the lock, checks the format and empties `tmp`.
+    pub(super) fn open(root: &Path, options: StoreOptions) -> Result<Self, StoreError> {
+        let io = |action, path: &Path, source| StoreError::Io { action, path: path.into(), source };
+        fs::create_dir_all(root).map_err(|error| io("create", root, error))?;
+        let lock = DirLock::take(root, options.lock)?;
+        let dir = Self {
+            root: root.to_path_buf(),
+            durable: options.durable,
+            temporary: AtomicU64::new(0),
+            _lock: lock,
+        };
+        dir.check_format()?;
+        match fs::remove_dir_all(dir.tmp()) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(io("empty", &dir.tmp(), error));
+            }
+            _ => {}
+        }
+        for name in ["blobs", "partial", "indexes", "objects", "heads", "tmp"] {
+            let path = dir.root.join(name);
+            fs::create_dir_all(&path).map_err(|error| dir.error("create", &path, error))?;
+        }
+        Ok(dir)
+    }
+
+    fn check_format(&self) -> Result<(), StoreError> {
+        let path = self.root.join("format");
+        let read = File::open(&path).and_then(|file| io::read_to_string(io::Read::take(file, MAX_FORMAT)));
+        match read {
+            Ok(found) if found.trim_end() == FORMAT => Ok(()),
+            Ok(found) => Err(StoreError::Format {
+                dir: self.root.clone(),
+                found: found.trim_end().escape_default().to_string(),
+                known: FORMAT,
+            }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let write = || {
+                    let aside = self.root.join("format.new");
+                    fs::write(&aside, format!("{FORMAT}\n"))?;
+                    fs::rename(&aside, &path)
+                };
+                write().map_err(|error| self.error("write", &path, error))
+            }
+            Err(error) => Err(self.error("read", &path, error)),
+        }
+    }
+
+    pub(super) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    pub(super) fn blobs(&self) -> PathBuf {
+        self.root.join("blobs")
+    }
+
+    pub(super) fn blob(&self, id: &BlobId) -> PathBuf {
+        self.blobs().join(id.to_string())
+    }
+
+    pub(super) fn partial(&self, id: &BlobId) -> PathBuf {
+        self.root.join("partial").join(format!("{id}.data"))
+    }
+
+    pub(super) fn journal(&self, id: &BlobId) -> PathBuf {
+        self.root.join("partial").join(format!("{id}.have"))
+    }
+
+    pub(super) fn indexes(&self) -> PathBuf {
+        self.root.join("indexes")
+    }
+
+    pub(super) fn index(&self, id: &BlobId) -> PathBuf {
+        self.indexes().join(id.to_string())
+    }
+
+    pub(super) fn objects(&self) -> PathBuf {
+        self.root.join("objects")
+    }
+
+    pub(super) fn object(&self, id: &ObjectId) -> PathBuf {
+        self.objects().join(id.to_string())
+    }
+
+    pub(super) fn heads(&self) -> PathBuf {
+        self.root.join("heads")
+    }
+
+    pub(super) fn tmp(&self) -> PathBuf {
+        self.root.join("tmp")
+    }
+
+    /// A path in `tmp` that nothing else uses.
+    pub(super) fn temporary(&self) -> PathBuf {
+        self.tmp().join(self.temporary.fetch_add(1, Ordering::Relaxed).to_string())
+    }
+
+    /// Writes `bytes` aside, then renames: readers and crashes see the old file or the new one.
+    pub(super) fn write_whole(&self, path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+        let aside = self.temporary();
+        let write = || {
+            let mut file = File::create(&aside)?;
+            file.write_all(bytes)?;
+            self.sync(&file)
+        };
+        let written = write().map_err(|error| self.error_for("write", path, error, bytes.len() as u64));
+        if let Err(error) = written.and_then(|()| self.rename(&aside, path)) {
+            let _ = fs::remove_file(&aside);
+            return Err(error);
+        }
+        Ok(())
+    }
+
+    /// Renames, and flushes the directories if the store is durable.
+    pub(super) fn rename(&self, from: &Path, to: &Path) -> Result<(), StoreError> {
+        let rename = || {
+            fs::rename(from, to)?;
+            match (self.durable, to.parent()) {
+                (true, Some(parent)) => File::open(parent)?.sync_all(),
+                _ => Ok(()),
+            }
+        };
+        rename().map_err(|error| self.error("rename", from, error))
+    }
+
+    /// Removes a file; none is fine.
+    pub(super) fn remove(&self, path: &Path) -> Result<(), StoreError> {
+        match fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(self.error("remove", path, error)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Flushes a file to the device if the store is durable.
+    pub(super) fn sync(&self, file: &File) -> io::Result<()> {
+        if self.durable { file.sync_all() } else { Ok(()) }
+    }
+
+    pub(super) fn space(&self) -> Result<Space, StoreError> {
+        let stat = nix::sys::statvfs::statvfs(&self.root)
+            .map_err(|errno| self.error("look at", &self.root, errno.into()))?;
+        let unit = stat.fragment_size();
+        Ok(Space {
+            total: stat.blocks().saturating_mul(unit),
+            available: stat.blocks_available().saturating_mul(unit),
+        })
+    }
+
+    /// An error now rather than in the middle, if `needed` bytes do not fit.
+    pub(super) fn check_room(&self, needed: u64) -> Result<(), StoreError> {
+        let available = self.space()?.available;
+        if needed <= available {
+            return Ok(());
+        }
+        Err(StoreError::Full { dir: self.root.clone(), needed, available })
+    }
+
+    /// The typed form of an error at `path`.
+    pub(super) fn error(&self, action: &'static str, path: &Path, source: io::Error) -> StoreError {
+        self.error_for(action, path, source, 0)
+    }
+
+    /// The same, where `needed` bytes were to be written.
+    pub(super) fn error_for(
+        &self,
+        action: &'static str,
+        path: &Path,
+        source: io::Error,
+        needed: u64,
+    ) -> StoreError {
+        if matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
+            let available = self.space().map_or(0, |space| space.available);
+            return StoreError::Full { dir: self.root.clone(), needed, available };
+        }
+        StoreError::Io { action, path: path.into(), source }
+    }
+}

@@ -1,0 +1,110 @@
+//! The full check: every held byte is hashed again.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::Store;
+use super::blob::Blob;
+use super::check::{read_chunk, runs_of};
+use super::error::StoreError;
+use crate::bitfield::Bitfield;
+use crate::exchange::message::Run;
+use crate::id::{BlobId, Hash, ObjectId};
+
+/// What [`Store::verify`] found.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
+pub struct VerifyReport {
+    /// How many blobs were checked.
+    pub blobs: usize,
+    /// How many bytes of blobs were hashed.
+    pub bytes: u64,
+    /// Damaged blobs. They are partial now.
+    pub damaged: Vec<BlobDamage>,
+    /// Objects that were damaged. They are removed.
+    pub damaged_objects: Vec<ObjectId>,
+}
+
+/// A damaged blob.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, thiserror::Error)]
+#[error(
+    "{}: {bad} of {held} chunks of blob {blob} are damaged{}. The others are kept: fetch the blob again to repair it, and have a \
+     look at the device", path.display(), if *bad == 0 { " in a way that its index does not show: forget the blob" } else { "" }
+)]
+pub struct BlobDamage {
+    /// The blob.
+    pub blob: BlobId,
+    /// Its file.
+    pub path: PathBuf,
+    /// How many chunks were held.
+    pub held: u32,
+    /// How many of them were damaged. 0 if all were as the index says but the whole is not the blob: the index is wrong.
+    pub bad: u32,
+}
+
+impl VerifyReport {
+    /// Whether nothing was damaged.
+    #[must_use]
+    pub fn is_clean(&self) -> bool {
+        self.damaged.is_empty() && self.damaged_objects.is_empty()
+    }
+}
+
+impl Store {
+    /// Hashes all objects and all held chunks. Damaged objects are removed; a damaged blob becomes a partial one that keeps
+    /// its good chunks. `progress` is called with the number of bytes hashed so far.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`] if damage cannot be put aside. Damage itself is no error but in the report.
+    pub fn verify(&self, progress: &dyn Fn(u64)) -> Result<VerifyReport, StoreError> {
+        let mut report = VerifyReport::default();
+        for id in self.objects()? {
+            if self.object(&id).is_none() {
+                report.damaged_objects.push(id);
+            }
+        }
+        let blobs: Vec<Arc<Blob>> = self.blobs_locked().values().cloned().collect();
+        for blob in blobs {
+            self.keep_index(&blob)?;
+            report.damaged.extend(verify_blob(&blob, &mut |bytes| {
+                report.bytes += u64::from(bytes);
+                progress(report.bytes);
+            })?);
+            report.blobs += 1;
+        }
+        Ok(report)
+    }
+
+    /// An index that was damaged is in memory still.
+    fn keep_index(&self, blob: &Blob) -> Result<(), StoreError> {
+        if self.object(&blob.index().object_id()).is_none() {
+            self.put_object(&blob.index().encode())?;
+        }
+        Ok(())
+    }
+}
+
+fn verify_blob(blob: &Blob, hashed: &mut dyn FnMut(u32)) -> Result<Option<BlobDamage>, StoreError> {
+    let (file, have, index) = (blob.file(), blob.have(), blob.index());
+    let mut bad = Bitfield::empty(index.count());
+    let mut whole = blake3::Hasher::new();
+    let mut buffer = Vec::new();
+    for (number, chunk) in (0..).zip(index.chunks()).filter(|(number, _)| have.has(*number)) {
+        if !read_chunk(&file, &chunk, &mut buffer) {
+            bad.insert(number);
+        }
+        whole.update(&buffer);
+        hashed(chunk.len);
+    }
+    let runs: Vec<Run> = runs_of(&bad);
+    let lies = have.is_full() && runs.is_empty() && Hash::from(whole.finalize()) != blob.id().0;
+    if runs.is_empty() && !lies {
+        return Ok(None);
+    }
+    let damage =
+        BlobDamage { blob: blob.id(), path: blob.path().into(), held: have.count(), bad: bad.count() };
+    tracing::warn!(%damage, "damage in the store");
+    if !runs.is_empty() {
+        blob.drop_chunks(&runs)?;
+    }
+    Ok(Some(damage))
+}
