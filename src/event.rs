@@ -5,9 +5,11 @@
 
 use std::io::Write;
 use std::net::Ipv4Addr;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
+use anyhow::Context;
 use serde::{Deserialize, Serialize};
 
 /// What happened. Field names are an interface: add, never rename.
@@ -242,6 +244,16 @@ impl Events {
     /// Adds a sink. A sink that fails to take a line is dropped: events never stop the node.
     pub fn add_sink(&self, sink: Box<dyn Write + Send>) {
         self.lock().sinks.push(sink);
+    }
+
+    /// Adds the file or device at `path` as a sink; lines are appended.
+    ///
+    /// # Errors
+    /// If it cannot be opened.
+    pub fn add_file(&self, path: &Path) -> anyhow::Result<()> {
+        let file = std::fs::File::options().create(true).append(true).open(path);
+        self.add_sink(Box::new(file.with_context(|| format!("cannot write events to {}", path.display()))?));
+        Ok(())
     }
 
     /// Names the writer in the events from now on.

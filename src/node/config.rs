@@ -1,13 +1,15 @@
 //! What a node is told when it starts: everything resolved, nothing left to look up.
 
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use anyhow::Context;
 use fabric::id::ObjectId;
 use fabric::trust::TrustRoot;
 use serde::{Deserialize, Serialize};
 
 use crate::link::Cidr;
+use crate::stage::config::StageConfig;
 
 /// Whether the node answers DHCP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -42,12 +44,35 @@ pub struct NodeConfig {
     pub release: Option<ObjectId>,
     /// Whether to answer DHCP.
     pub dhcp: DhcpMode,
-    /// Port of the HTTP service.
-    pub http_port: u16,
-    /// Port of the swarm.
-    pub swarm_port: u16,
+    /// Port of the HTTP service, where the settings' is not to be used or not known yet.
+    pub http_port: Option<u16>,
+    /// Port of the swarm, likewise.
+    pub swarm_port: Option<u16>,
+    /// File or device that events go to as well.
+    pub events: Option<PathBuf>,
     /// Whether the store is in RAM and gone at power-off: no waiting for a disk then.
     pub volatile: bool,
+}
+
+/// What the first stage says in the file at `path`.
+pub(crate) fn from_first_stage(path: &Path) -> anyhow::Result<NodeConfig> {
+    let said = StageConfig::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    Ok(NodeConfig {
+        interface: said.interface,
+        mac: said.mac,
+        address: Some(said.address.parse()?),
+        name: said.name,
+        trust_root: said.trust_root.parse()?,
+        state: said.state,
+        store: said.store,
+        first_peers: said.peers,
+        release: Some(said.release.parse()?),
+        dhcp: DhcpMode::Full,
+        http_port: Some(said.http_port),
+        swarm_port: Some(said.swarm_port),
+        events: said.events,
+        volatile: true,
+    })
 }
 
 #[cfg(test)]
@@ -60,14 +85,15 @@ impl NodeConfig {
             mac: "52:54:00:00:00:01".into(),
             address: "10.77.0.1/24".parse().ok(),
             name: "example".into(),
-            trust_root: root.trust_root(),
+            trust_root: root.public(),
             state: "/run/bootfabric".into(),
             store: "/run/bootfabric/store".into(),
             first_peers: vec![],
             release: None,
             dhcp: DhcpMode::Full,
-            http_port: 80,
-            swarm_port: 7744,
+            http_port: None,
+            swarm_port: None,
+            events: None,
             volatile: true,
         }
     }

@@ -13,9 +13,11 @@ use fabric::store::Store;
 use fabric::swarm::MemberInfo;
 use fabric::trust::{Release, Settings};
 use pxe::dhcp::DhcpHandle;
+use tokio::sync::watch;
 
 use super::config::NodeConfig;
 use super::status::{BlobStatus, LeaseStatus, PeerStatus, ReleaseStatus, Status};
+use crate::link::Cidr;
 
 /// A verified release and the id of the object it came in.
 #[derive(Debug)]
@@ -31,13 +33,14 @@ pub(crate) struct View {
     node: NodeId,
     store: Store,
     state: RwLock<State>,
+    /// The fabric's settings, once they are known.
+    settings: watch::Sender<Option<Settings>>,
     /// Handles that exist once their service has started.
     services: Mutex<Services>,
 }
 
 struct State {
     config: NodeConfig,
-    settings: Option<Settings>,
     /// The release that bare machines are booted with.
     current: Option<ObjectId>,
     /// Every release verified so far.
@@ -72,13 +75,13 @@ impl View {
         let state =
             State {
             config,
-            settings: None,
             current: None,
             releases: BTreeMap::new(),
             members: Vec::new(),
             serves_boot: false,
         };
-        Self { node, store, state: RwLock::new(state), services: Mutex::default() }
+        let settings = watch::Sender::new(None);
+        Self { node, store, state: RwLock::new(state), settings, services: Mutex::default() }
     }
 
     fn read(&self) -> std::sync::RwLockReadGuard<'_, State> {
@@ -96,6 +99,11 @@ impl View {
     /// The node's configuration as it is now (the address may have been taken since the start).
     pub(crate) fn config(&self) -> NodeConfig {
         self.read().config.clone()
+    }
+
+    /// Notes the address that the node took for itself.
+    pub(crate) fn set_address(&self, address: Cidr) {
+        self.write().config.address = Some(address);
     }
 
     /// The release that bare machines are booted with.
@@ -116,11 +124,17 @@ impl View {
     }
 
     pub(crate) fn settings(&self) -> Option<Settings> {
-        self.read().settings.clone()
+        self.settings.borrow().clone()
+    }
+
+    /// The settings, waiting for them if they are not known yet.
+    pub(crate) async fn wait_settings(&self) -> Option<Settings> {
+        let mut changes = self.settings.subscribe();
+        changes.wait_for(Option::is_some).await.ok()?.clone()
     }
 
     pub(crate) fn set_settings(&self, settings: Settings) {
-        self.write().settings = Some(settings);
+        self.settings.send_replace(Some(settings));
     }
 
     pub(crate) fn set_members(&self, members: Vec<Member>) {

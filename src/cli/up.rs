@@ -1,0 +1,114 @@
+//! `bootfabric up`, and the hidden `bootfabric agent` of booted machines.
+
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+
+use anyhow::Context;
+
+use super::status::DEFAULT_STATE;
+use crate::event::Events;
+use crate::home::Home;
+use crate::link::{self, Cidr};
+use crate::node::config::{DhcpMode, NodeConfig};
+use crate::node::{self, Start};
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+The interface is the one on the switch with the bare machines. If it has no IPv4 address and nobody answers for the one
+chosen, the node takes an address of the fabric's pool for itself. It answers every DHCP client on that link: where a
+site's own DHCP server answers already, use --dhcp off.
+
+Needs root, or the capabilities CAP_NET_BIND_SERVICE, CAP_NET_RAW and CAP_NET_ADMIN.")]
+pub(crate) struct Args {
+    /// Interface on the switch with the bare machines
+    #[arg(short, long, value_name = "NAME")]
+    interface: String,
+    /// The fabric's directory [default: /var/lib/bootfabric for root, else ~/.local/share/bootfabric]
+    #[arg(long, value_name = "DIR")]
+    fabric: Option<PathBuf>,
+    /// Directory for the control socket and the node's key
+    #[arg(long, value_name = "DIR", default_value = DEFAULT_STATE)]
+    state: PathBuf,
+    /// Name of this node [default: the host name]
+    #[arg(long)]
+    name: Option<String>,
+    /// Address to use, if the interface has none
+    #[arg(long, value_name = "A.B.C.D/N")]
+    address: Option<Cidr>,
+    /// A node to begin with; others are found through it (may be repeated)
+    #[arg(long = "peer", value_name = "ADDRESS")]
+    peers: Vec<Ipv4Addr>,
+    /// Whether to answer DHCP
+    #[arg(long, value_enum, default_value = "full")]
+    dhcp: DhcpMode,
+    /// File to append events to, one JSON object a line
+    #[arg(long, value_name = "FILE")]
+    events: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct AgentArgs {
+    /// Serve as the first stage says in this file; commands come on standard input, events go to standard output
+    #[arg(long, value_name = "FILE")]
+    first_stage: Option<PathBuf>,
+    /// Take sockets, identity and store over from the agent with this state directory
+    #[arg(long, value_name = "DIR")]
+    take_over: Option<PathBuf>,
+}
+
+/// Threads of a node's runtime: the bulk path costs little, and small machines have few cores.
+const WORKERS: usize = 2;
+
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.worker_threads(WORKERS).enable_all().build().context("cannot start the runtime")
+}
+
+pub(crate) fn run(args: Args) -> anyhow::Result<()> {
+    let home = Home::at(args.fabric.as_deref())?;
+    let trust_root = home.trust_root()?;
+    let mac = link::hardware_address(&args.interface)?;
+    let address = match args.address {
+        Some(address) => Some(address),
+        None => link::ipv4(&args.interface)?,
+    };
+    let events = Events::new();
+    if let Some(path) = &args.events {
+        events.add_file(path)?;
+    }
+    let config = NodeConfig {
+        name: args.name.unwrap_or_else(host_name),
+        interface: args.interface,
+        mac,
+        address,
+        trust_root,
+        state: args.state,
+        store: home.store_path(),
+        first_peers: args.peers,
+        release: None,
+        dhcp: args.dhcp,
+        http_port: None,
+        swarm_port: None,
+        events: args.events,
+        volatile: false,
+    };
+    runtime()?.block_on(node::run(Start::Operator(config), events))
+}
+
+pub(crate) fn run_agent(args: AgentArgs) -> anyhow::Result<()> {
+    let events = Events::new();
+    let start = match (args.first_stage, args.take_over) {
+        (Some(path), _) => {
+            events.add_sink(Box::new(std::io::stdout()));
+            Start::FirstStage(node::config::from_first_stage(&path)?)
+        }
+        (None, Some(state)) => Start::TakeOver(state),
+        (None, None) => anyhow::bail!("--first-stage or --take-over is needed"),
+    };
+    runtime()?.block_on(node::run(start, events))
+}
+
+fn host_name() -> String {
+    nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_else(|| "node".into())
+}

@@ -1,0 +1,216 @@
+//! Coming to hold a release: fetch the signed statement, verify it, then its blobs, boot blobs first.
+//!
+//! The same steps serve a bare machine, a node with everything in its store, and an agent that took a store over: what
+//! is held is not fetched. Every failure is told as an event with a remedy and tried again for ever, with growing pauses:
+//! peers come and go, and a machine without a root has nothing better to do.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail, ensure};
+use fabric::content::{BlobIndex, BlobRef};
+use fabric::exchange::{ExchangeHandle, Priority};
+use fabric::id::ObjectId;
+use fabric::store::{Blob, Store};
+use fabric::swarm::SwarmHandle;
+use fabric::trust::{Release, Settings, SignedRelease, SignedSettings, TrustRoot};
+
+use super::view::{KnownRelease, View};
+use crate::event::{Event, Events, Source};
+use crate::home::{RELEASE_HEAD, SETTINGS_HEAD};
+
+/// First pause after a failure, doubled up to the longest.
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+/// Longest pause between attempts.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// Shortest time between two progress events of one download.
+const PROGRESS_PACE: Duration = Duration::from_millis(500);
+
+/// What fetching needs.
+#[derive(Clone)]
+pub(crate) struct Join {
+    pub(crate) store: Store,
+    pub(crate) view: Arc<View>,
+    pub(crate) swarm: SwarmHandle,
+    pub(crate) exchange: ExchangeHandle,
+    pub(crate) events: Events,
+    pub(crate) trust_root: TrustRoot,
+}
+
+impl Join {
+    /// Fetches and verifies the release `id`, and makes it the one bare machines are booted with.
+    pub(crate) async fn release(&self, id: ObjectId) -> Arc<KnownRelease> {
+        let remedy = "is a node that holds this release alive on the switch?";
+        self.until_done("release", remedy, || self.try_release(id)).await
+    }
+
+    async fn try_release(&self, id: ObjectId) -> anyhow::Result<Arc<KnownRelease>> {
+        let bytes = self.object(id).await?;
+        let release = SignedRelease::decode(&bytes)?.verify(&self.trust_root)?;
+        self.store.set_head(RELEASE_HEAD, &id)?;
+        self.events.emit(Event::ReleaseVerified {
+            release: id.to_string(),
+            name: release.name.clone(),
+            version: release.version.clone(),
+            generation: release.generation,
+        });
+        self.view.set_release(id, release);
+        self.view.release().context("the release is not there")
+    }
+
+    /// Fetches and verifies the settings `id`.
+    pub(crate) async fn settings(&self, id: ObjectId) -> anyhow::Result<Settings> {
+        let bytes = self.object(id).await?;
+        let settings = SignedSettings::decode(&bytes)?.verify(&self.trust_root)?;
+        let newer = self.view.settings().is_none_or(|known| known.generation < settings.generation);
+        if newer {
+            self.store.set_head(SETTINGS_HEAD, &id)?;
+            self.view.set_settings(settings.clone());
+        }
+        Ok(settings)
+    }
+
+    /// Compares the memory that `release` needs with what this machine has, before anything large is fetched.
+    pub(crate) async fn memory(&self, release: &Release) {
+        if self.store.blob(&release.root.blob).is_some_and(|blob| blob.is_complete()) {
+            return;
+        }
+        let remedy = "give the machine more memory, or boot a smaller image";
+        self.until_done("memory", remedy, || async { self.try_memory(release) }).await;
+    }
+
+    fn try_memory(&self, release: &Release) -> anyhow::Result<()> {
+        let held: u64 = self.store.blobs().iter().map(|blob| blob.held_bytes).sum();
+        let available_mib = memory_available()?.saturating_add(held) / (1024 * 1024);
+        let needed_mib = u64::from(release.memory_needed_mib);
+        ensure!(
+            available_mib >= needed_mib,
+            "{} {} needs {needed_mib} MiB of memory, this machine has {available_mib} MiB left",
+            release.name,
+            release.version,
+        );
+        self.events.emit(Event::MemoryChecked { needed_mib, available_mib });
+        Ok(())
+    }
+
+    /// Fetches the boot blobs of `release`, all at once.
+    pub(crate) async fn boot_blobs(&self, release: &Release) {
+        let wanted = std::iter::once((&release.kernel, "kernel".to_owned()))
+            .chain([(&release.first_stage, "first-stage".to_owned())])
+            .chain(release.loaders.iter().map(|loader| (&loader.blob, loader.name.clone())));
+        let fetches = wanted.map(|(reference, role)| self.blob(reference, role, Priority::Boot));
+        futures::future::join_all(fetches).await;
+        self.events.emit(Event::BootBlobsHeld { bytes: release.boot_blobs().map(|blob| blob.size).sum() });
+    }
+
+    /// Fetches the root of `release`.
+    pub(crate) async fn root(&self, release: &Release) {
+        self.blob(&release.root, "root".into(), Priority::Root).await;
+    }
+
+    /// Comes to hold the blob `reference`.
+    async fn blob(&self, reference: &BlobRef, role: String, priority: Priority) -> Arc<Blob> {
+        let remedy = "is another node that holds this blob alive on the switch?";
+        self.until_done(&role, remedy, || self.try_blob(reference, &role, priority)).await
+    }
+
+    async fn try_blob(&self, reference: &BlobRef, role: &str, priority: Priority) -> anyhow::Result<Arc<Blob>> {
+        if let Some(blob) = self.store.blob(&reference.blob).filter(|blob| blob.is_complete()) {
+            return Ok(blob);
+        }
+        let index = BlobIndex::decode(&self.object(reference.index).await?)?;
+        ensure!(index.reference() == *reference, "the index is one of another blob");
+        let mut fetch = self.exchange.fetch(index, priority).await?;
+        let mut progress = fetch.progress();
+        let mut pace = tokio::time::interval(PROGRESS_PACE);
+        let blob = loop {
+            tokio::select! {
+                done = fetch.wait() => break done?,
+                _ = pace.tick() => {
+                    let now = *progress.borrow_and_update();
+                    let (bytes, total, peers) = (now.bytes, now.total, now.peers);
+                    self.events.emit(Event::Progress { role: role.to_owned(), bytes, total, peers });
+                }
+            }
+        };
+        let bytes = reference.size;
+        self.events.emit(Event::Progress { role: role.to_owned(), bytes, total: bytes, peers: 0 });
+        let sources = self.sources(reference).await;
+        self.events.emit(Event::BlobComplete { role: role.to_owned(), blob: reference.blob.to_string(), bytes, sources });
+        Ok(blob)
+    }
+
+    /// Who sent how much of a blob.
+    async fn sources(&self, reference: &BlobRef) -> Vec<Source> {
+        let members = self.view.members();
+        let from = self.exchange.sources(&reference.blob).await;
+        from.into_iter()
+            .map(|(node, bytes)| {
+                let member = members.iter().find(|member| member.info.node == node);
+                let address = member.map(|member| member.info.address.to_string()).unwrap_or_default();
+                Source { node: node.to_string(), address, bytes }
+            })
+            .collect()
+    }
+
+    /// A small object: from the store, else from the peers; kept in the store.
+    async fn object(&self, id: ObjectId) -> anyhow::Result<bytes::Bytes> {
+        if let Some(bytes) = self.store.object(&id)? {
+            return Ok(bytes);
+        }
+        let bytes = self.swarm.object(id, None).await.with_context(|| format!("cannot get object {id}"))?;
+        self.store.put_object(&bytes)?;
+        Ok(bytes)
+    }
+
+    async fn until_done<T, F: Future<Output = anyhow::Result<T>>>(
+        &self,
+        phase: &str,
+        remedy: &str,
+        mut attempt: impl FnMut() -> F,
+    ) -> T {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            match attempt().await {
+                Ok(done) => return done,
+                Err(error) => self.events.emit(Event::PhaseFailed {
+                    phase: phase.to_owned(),
+                    error: format!("{error:#}"),
+                    remedy: remedy.to_owned(),
+                }),
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+}
+
+/// Memory that programs can still have, bytes (`MemAvailable` of proc_meminfo(5)).
+fn memory_available() -> anyhow::Result<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").context("cannot read /proc/meminfo")?;
+    parse_memory_available(&text)
+}
+
+fn parse_memory_available(text: &str) -> anyhow::Result<u64> {
+    for line in text.lines() {
+        if let Some(rest) = line.strip_prefix("MemAvailable:") {
+            let kib = rest.trim().trim_end_matches("kB").trim().parse::<u64>();
+            return Ok(kib.context("strange MemAvailable in /proc/meminfo")?.saturating_mul(1024));
+        }
+    }
+    bail!("no MemAvailable in /proc/meminfo")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse_memory_available;
+
+    #[test]
+    fn available_memory_is_read_in_bytes() {
+        let text = "MemTotal:  500000 kB\nMemFree: 1 kB\nMemAvailable:     2048 kB\n";
+        assert_eq!(parse_memory_available(text).unwrap(), 2 * 1024 * 1024);
+        assert!(parse_memory_available("MemTotal: 1 kB\n").is_err());
+        assert!(parse_memory_available("MemAvailable: lots\n").is_err());
+    }
+}

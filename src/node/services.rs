@@ -1,0 +1,139 @@
+//! The file services of a node: HTTP and TFTP over the same files, their sockets, and their events.
+//!
+//! Sockets are bound here or inherited from the agent before; a duplicate of each is kept, so that the next agent can
+//! inherit it in turn. Firmware's requests become events; peers' requests for runs are only counted.
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use anyhow::Context;
+use pxe::bind::{self, BindError, BindOptions};
+use pxe::files::{BootFiles, Service};
+use pxe::http::{HttpConfig, HttpServer};
+use pxe::service_event::{EventSink, Finished, Outcome, ServiceEvent};
+use pxe::tftp::{TftpConfig, TftpServer};
+use tokio::net::{TcpListener, UdpSocket};
+use tokio_util::sync::CancellationToken;
+
+use super::control::SocketRole;
+use crate::event::{Event, Events};
+
+/// Port of TFTP (RFC 1350).
+const TFTP_PORT: u16 = 69;
+
+/// The sockets of the services, for as long as this agent owns them.
+#[derive(Default)]
+pub(crate) struct Sockets {
+    inherited: Vec<(SocketRole, OwnedFd)>,
+    kept: Vec<(SocketRole, OwnedFd)>,
+}
+
+impl Sockets {
+    /// Sockets that the agent before left.
+    pub(crate) fn inherited(sockets: Vec<(SocketRole, OwnedFd)>) -> Self {
+        Self { inherited: sockets, kept: Vec::new() }
+    }
+
+    fn take(&mut self, role: SocketRole) -> Option<OwnedFd> {
+        let position = self.inherited.iter().position(|(kind, _)| *kind == role)?;
+        Some(self.inherited.swap_remove(position).1)
+    }
+
+    /// Keeps a duplicate of `socket` for the agent after this one.
+    pub(crate) fn keep(&mut self, role: SocketRole, socket: &impl AsFd) -> std::io::Result<()> {
+        self.kept.push((role, socket.as_fd().try_clone_to_owned()?));
+        Ok(())
+    }
+
+    /// The socket for `role`: adopted if one was inherited, else made by `bind`.
+    fn obtain<S: AsFd>(
+        &mut self,
+        role: SocketRole,
+        adopt: impl FnOnce(OwnedFd) -> std::io::Result<S>,
+        bind: impl FnOnce() -> Result<S, BindError>,
+    ) -> anyhow::Result<S> {
+        let socket = match self.take(role) {
+            Some(socket) => adopt(socket).context("cannot use an inherited socket")?,
+            None => bind()?,
+        };
+        self.keep(role, &socket).context("cannot duplicate a socket")?;
+        Ok(socket)
+    }
+
+    /// All kept sockets, for the agent after this one.
+    pub(crate) fn bequeath(self) -> (Vec<SocketRole>, Vec<OwnedFd>) {
+        self.kept.into_iter().unzip()
+    }
+}
+
+/// Starts HTTP on `address`.
+pub(crate) fn start_http(
+    sockets: &mut Sockets,
+    address: SocketAddrV4,
+    files: Arc<dyn BootFiles>,
+    events: &Events,
+    stop: CancellationToken,
+) -> anyhow::Result<HttpServer> {
+    let listener = sockets.obtain(
+        SocketRole::Http,
+        |socket| TcpListener::from_std(socket.into()),
+        || bind::tcp(address.into(), &BindOptions::default()),
+    )?;
+    let config = HttpConfig { events: Arc::new(Served(events.clone())), ..HttpConfig::default() };
+    HttpServer::serve(listener, files, config, stop).context("cannot start the HTTP service")
+}
+
+/// Starts TFTP on `interface`.
+pub(crate) fn start_tftp(
+    sockets: &mut Sockets,
+    interface: &str,
+    files: Arc<dyn BootFiles>,
+    events: &Events,
+    stop: CancellationToken,
+) -> anyhow::Result<TftpServer> {
+    let options = BindOptions { device: Some(interface.to_owned()), ..BindOptions::default() };
+    let socket = sockets.obtain(
+        SocketRole::Tftp,
+        |socket| UdpSocket::from_std(socket.into()),
+        || bind::udp(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, TFTP_PORT).into(), &options),
+    )?;
+    let config = TftpConfig { events: Arc::new(Served(events.clone())), ..TftpConfig::default() };
+    TftpServer::serve(socket, files, config, stop).context("cannot start the TFTP service")
+}
+
+/// Turns what the services tell into the node's events.
+struct Served(Events);
+
+impl EventSink for Served {
+    fn listening(&self) -> bool {
+        true
+    }
+
+    fn record(&self, event: ServiceEvent) {
+        let ServiceEvent::Finished(Finished { transfer, status, bytes, micros, outcome }) = event else { return };
+        // Runs of blobs go to peers by the hundred: they are counted, not told one by one.
+        if transfer.name.starts_with("blob/") || transfer.name == "status" {
+            return;
+        }
+        let status = match (outcome, status) {
+            (Outcome::Complete, Some(status)) => status.to_string(),
+            (Outcome::Complete, None) => "done".to_owned(),
+            (Outcome::Probe, _) => "probe".to_owned(),
+            (Outcome::ClientLeft(reason), _) => format!("client left: {reason}"),
+            (Outcome::Refused(reason), _) => format!("refused: {reason}"),
+            (Outcome::Failed(reason), _) => format!("failed: {reason}"),
+        };
+        self.0.emit(Event::FileServed {
+            service: match transfer.service {
+                Service::Tftp => "tftp".into(),
+                Service::Http => "http".into(),
+            },
+            name: transfer.name,
+            client: transfer.client.to_string(),
+            bytes,
+            status,
+            millis: micros / 1000,
+        });
+    }
+}
