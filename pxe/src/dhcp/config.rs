@@ -1,0 +1,402 @@
+//! What an operator sets, and what it means once checked.
+//!
+//! [`Config`] is what was written; [`Settings`] is made from it once and is what the core reads. Knows no packets.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use super::client::ClientKey;
+use super::loader::LoaderTable;
+use super::pool::Pool;
+
+/// How this node takes part in DHCP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Mode {
+    /// Gives addresses and boot files: there is no other DHCP server.
+    #[default]
+    Full,
+    /// Gives boot files only, next to a site's DHCP server (PXE 2.1 §2.2, ports 67 and 4011).
+    Proxy,
+    /// Answers nobody; still keeps the replicated leases.
+    Off,
+}
+
+/// How a proxy offer reaches the boot file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ProxyStyle {
+    /// Option 43 says "take the file from this offer": one round, works with iPXE and EDK2.
+    #[default]
+    Bypass,
+    /// No option 43: the firmware asks port 4011. Some vendors' UEFI wants it.
+    Port4011,
+}
+
+/// An IPv4 network in CIDR form; host bits are zero.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Network {
+    address: Ipv4Addr,
+    prefix: u8,
+}
+
+impl Network {
+    /// The network of `prefix` bits that holds `address`.
+    ///
+    /// # Errors
+    /// [`ConfigError::Prefix`] unless the prefix is 8 to 30.
+    pub fn new(address: Ipv4Addr, prefix: u8) -> Result<Self, ConfigError> {
+        if !(8..=30).contains(&prefix) {
+            return Err(ConfigError::Prefix(prefix));
+        }
+        let network = Self { address, prefix };
+        Ok(Self { address: address & network.mask(), prefix })
+    }
+
+    /// Its first address.
+    #[must_use]
+    pub const fn address(self) -> Ipv4Addr {
+        self.address
+    }
+
+    /// Its prefix length in bits.
+    #[must_use]
+    pub const fn prefix(self) -> u8 {
+        self.prefix
+    }
+
+    /// Its mask.
+    #[must_use]
+    pub fn mask(self) -> Ipv4Addr {
+        Ipv4Addr::from(u32::MAX << (32 - u32::from(self.prefix.clamp(1, 32))))
+    }
+
+    /// Its broadcast address.
+    #[must_use]
+    pub fn broadcast(self) -> Ipv4Addr {
+        self.address | !self.mask()
+    }
+
+    /// First and last host address.
+    #[must_use]
+    pub fn hosts(self) -> (Ipv4Addr, Ipv4Addr) {
+        (Ipv4Addr::from(u32::from(self.address) + 1), Ipv4Addr::from(u32::from(self.broadcast()) - 1))
+    }
+
+    /// Whether an address lies in it.
+    #[must_use]
+    pub fn contains(self, address: Ipv4Addr) -> bool {
+        address & self.mask() == self.address
+    }
+}
+
+/// One subnet and what its clients are told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Subnet {
+    /// Its network.
+    pub network: Network,
+    /// First and last address of each range that clients get addresses from.
+    pub ranges: Vec<(Ipv4Addr, Ipv4Addr)>,
+    /// Routers, best first; a bare switch has none.
+    pub routers: Vec<Ipv4Addr>,
+    /// DNS servers.
+    pub name_servers: Vec<Ipv4Addr>,
+    /// Domain name.
+    pub domain: Option<String>,
+}
+
+impl Subnet {
+    /// A subnet whose every host address is in the pool, without router or DNS: a bare switch.
+    #[must_use]
+    pub fn whole(network: Network) -> Self {
+        let ranges = vec![network.hosts()];
+        Self { network, ranges, routers: Vec::new(), name_servers: Vec::new(), domain: None }
+    }
+
+    /// Whether the address belongs to a router or DNS server of the subnet, or is no host address of it.
+    #[must_use]
+    pub fn is_infrastructure(&self, address: Ipv4Addr) -> bool {
+        let (first, last) = self.network.hosts();
+        !(first..=last).contains(&address)
+            || self.routers.contains(&address)
+            || self.name_servers.contains(&address)
+    }
+}
+
+/// A client that always gets the same address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reservation {
+    /// The client.
+    pub client: ClientKey,
+    /// Its address, inside a subnet, in or outside of the pool.
+    pub address: Ipv4Addr,
+    /// Its host name, told in option 12.
+    pub name: Option<String>,
+}
+
+/// Lease times.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LeaseTimes {
+    /// For a boot stage: short, or the pool drains in a mass boot, since each machine is several clients and none
+    /// releases. Its address stays the last to be given to another for [`super::table::STALE_KEEP`] after that.
+    pub boot: Duration,
+    /// For an operating system.
+    pub plain: Duration,
+    /// How long an offer is held: EDK2 collects offers for 4 s before it asks.
+    pub offer: Duration,
+}
+
+impl Default for LeaseTimes {
+    fn default() -> Self {
+        Self {
+            boot: Duration::from_secs(240),
+            plain: Duration::from_secs(3600),
+            offer: Duration::from_secs(12),
+        }
+    }
+}
+
+/// Default of [`Config::step`]: above the time a reply takes over a busy link and through a busy node, and several
+/// of them fit before a client's first retry after 1 s (udhcpc) to 4 s (firmware).
+pub const STEP: Duration = Duration::from_millis(60);
+
+/// Everything the core is told once.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// How this node takes part.
+    pub mode: Mode,
+    /// This node's address on the link: server identifier, TFTP and HTTP server.
+    pub server: Ipv4Addr,
+    /// Hardware address of the interface that holds it.
+    pub own: ClientKey,
+    /// Port of this node's HTTP service.
+    pub http_port: u16,
+    /// The link's own subnet first, then those that relays serve.
+    pub subnets: Vec<Subnet>,
+    /// Clients with fixed addresses.
+    pub reservations: Vec<Reservation>,
+    /// What each class loads.
+    pub loaders: LoaderTable,
+    /// Lease times.
+    pub times: LeaseTimes,
+    /// How long each standby rank waits for the rank before it.
+    pub step: Duration,
+    /// How proxy offers are written.
+    pub proxy_style: ProxyStyle,
+}
+
+impl Config {
+    /// A full server on one subnet with everything else at its default.
+    #[must_use]
+    pub fn new(server: Ipv4Addr, own: ClientKey, subnet: Subnet) -> Self {
+        Self {
+            mode: Mode::Full,
+            server,
+            own,
+            http_port: 80,
+            subnets: vec![subnet],
+            reservations: Vec::new(),
+            loaders: LoaderTable::default(),
+            times: LeaseTimes::default(),
+            step: STEP,
+            proxy_style: ProxyStyle::default(),
+        }
+    }
+}
+
+/// What is wrong with a configuration.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// No network can be served with this prefix.
+    #[error("a prefix of {0} bits cannot be served: use 8 to 30")]
+    Prefix(u8),
+    /// No subnet is given.
+    #[error("no subnet is configured: name at least the one of the interface")]
+    NoSubnet,
+    /// The server's address is outside of the link's subnet.
+    #[error(
+        "the server address {server} lies outside of {address}/{prefix}, the link's subnet: change one of them"
+    )]
+    ServerOutside {
+        /// The server's address.
+        server: Ipv4Addr,
+        /// The network.
+        address: Ipv4Addr,
+        /// Its prefix.
+        prefix: u8,
+    },
+    /// Two subnets overlap.
+    #[error("the subnets {0} and {1} overlap")]
+    Overlap(Ipv4Addr, Ipv4Addr),
+    /// A subnet's ranges hold no host address.
+    #[error("the pool of {0} holds no address: widen its ranges")]
+    EmptyPool(Ipv4Addr),
+    /// A reservation is useless.
+    #[error("the address {address} reserved for {client} {why}")]
+    Reservation {
+        /// The client.
+        client: ClientKey,
+        /// Its address.
+        address: Ipv4Addr,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+}
+
+/// A subnet with its pool.
+#[derive(Debug, Clone)]
+pub struct Served {
+    /// What was configured.
+    pub subnet: Subnet,
+    /// The addresses for clients.
+    pub pool: Pool,
+}
+
+/// A checked configuration.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    pub(super) config: Config,
+    pub(super) subnets: Vec<Served>,
+    reserved_by_client: BTreeMap<ClientKey, Reservation>,
+    reserved: BTreeSet<Ipv4Addr>,
+}
+
+impl Settings {
+    /// Checks a configuration.
+    ///
+    /// # Errors
+    /// [`ConfigError`] names what to change.
+    pub fn new(config: Config) -> Result<Self, ConfigError> {
+        let subnets: Vec<_> =
+            config.subnets.iter().map(|s| Served { subnet: s.clone(), pool: Pool::new(s) }).collect();
+        let link = config.subnets.first().ok_or(ConfigError::NoSubnet)?;
+        if !link.network.contains(config.server) {
+            let (address, prefix) = (link.network.address(), link.network.prefix());
+            return Err(ConfigError::ServerOutside { server: config.server, address, prefix });
+        }
+        if let Some(empty) = subnets.iter().find(|served| served.pool.size() == 0) {
+            return Err(ConfigError::EmptyPool(empty.subnet.network.address()));
+        }
+        check_overlap(&config.subnets)?;
+        let (reserved_by_client, reserved) = reservations(&config)?;
+        Ok(Self { config, subnets, reserved_by_client, reserved })
+    }
+
+    /// The subnet that a client asks from: the relay's, or the link's own.
+    #[must_use]
+    pub fn subnet_for(&self, giaddr: Ipv4Addr) -> Option<&Served> {
+        if giaddr.is_unspecified() { self.subnets.first() } else { self.subnet_of(giaddr) }
+    }
+
+    /// The subnet that holds an address.
+    #[must_use]
+    pub fn subnet_of(&self, address: Ipv4Addr) -> Option<&Served> {
+        self.subnets.iter().find(|served| served.subnet.network.contains(address))
+    }
+
+    /// The reservation of a client.
+    #[must_use]
+    pub fn reservation(&self, client: &ClientKey) -> Option<&Reservation> {
+        self.reserved_by_client.get(client)
+    }
+
+    /// Whether `client` may ever be given `address`: a host address of a subnet, in its pool or reserved for this
+    /// client, of no router and no other client's reservation, and not this node's own.
+    #[must_use]
+    pub fn allows(&self, client: &ClientKey, address: Ipv4Addr) -> bool {
+        let Some(served) = self.subnet_of(address) else { return false };
+        let own = self.reservation(client).is_some_and(|reservation| reservation.address == address);
+        let pooled = served.pool.contains(address) && !self.reserved.contains(&address);
+        (own || pooled) && !served.subnet.is_infrastructure(address) && address != self.config.server
+    }
+}
+
+fn check_overlap(subnets: &[Subnet]) -> Result<(), ConfigError> {
+    for (index, one) in subnets.iter().enumerate() {
+        for other in subnets.iter().skip(index + 1) {
+            let (a, b) = (one.network, other.network);
+            if a.contains(b.address()) || b.contains(a.address()) {
+                return Err(ConfigError::Overlap(a.address(), b.address()));
+            }
+        }
+    }
+    Ok(())
+}
+
+type Reservations = (BTreeMap<ClientKey, Reservation>, BTreeSet<Ipv4Addr>);
+
+fn reservations(config: &Config) -> Result<Reservations, ConfigError> {
+    let mut by_client = BTreeMap::new();
+    let mut addresses = BTreeSet::new();
+    for reservation in &config.reservations {
+        let wrong = |why| {
+            let (client, address) = (reservation.client, reservation.address);
+            Err(ConfigError::Reservation { client, address, why })
+        };
+        match config.subnets.iter().find(|subnet| subnet.network.contains(reservation.address)) {
+            None => return wrong("lies in no configured subnet"),
+            Some(subnet) if subnet.is_infrastructure(reservation.address) => {
+                return wrong("belongs to a router, a DNS server or the network itself");
+            }
+            Some(_) => {}
+        }
+        if !addresses.insert(reservation.address) {
+            return wrong("is reserved twice");
+        }
+        if by_client.insert(reservation.client, reservation.clone()).is_some() {
+            return wrong("is the client's second reservation");
+        }
+    }
+    Ok((by_client, addresses))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config() -> Config {
+        let network = Network::new(Ipv4Addr::new(10, 0, 0, 7), 24).unwrap();
+        Config::new(
+            Ipv4Addr::new(10, 0, 0, 1),
+            ClientKey::ethernet([2, 0, 0, 0, 0, 1]),
+            Subnet::whole(network),
+        )
+    }
+
+    #[test]
+    fn networks_know_their_edges() {
+        let network = Network::new(Ipv4Addr::new(10, 1, 2, 77), 28).unwrap();
+        assert_eq!(network.address(), Ipv4Addr::new(10, 1, 2, 64));
+        assert_eq!(network.broadcast(), Ipv4Addr::new(10, 1, 2, 79));
+        assert_eq!(network.mask(), Ipv4Addr::new(255, 255, 255, 240));
+        assert!(Network::new(Ipv4Addr::UNSPECIFIED, 31).is_err());
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        assert!(Settings::new(config()).is_ok());
+        let outside = Config { server: Ipv4Addr::new(10, 0, 1, 1), ..config() };
+        assert!(matches!(Settings::new(outside), Err(ConfigError::ServerOutside { .. })));
+        let mut twice = config();
+        twice.subnets.extend(config().subnets);
+        assert!(matches!(Settings::new(twice), Err(ConfigError::Overlap(..))));
+        let mut reserved = config();
+        let client = ClientKey::ethernet([2, 0, 0, 0, 0, 9]);
+        let address = Ipv4Addr::new(10, 0, 0, 255);
+        reserved.reservations.push(Reservation { client, address, name: None });
+        assert!(matches!(Settings::new(reserved), Err(ConfigError::Reservation { .. })));
+    }
+
+    #[test]
+    fn reserved_addresses_are_for_their_client_alone() {
+        let mut config = config();
+        let (mine, other) =
+            (ClientKey::ethernet([2, 0, 0, 0, 0, 9]), ClientKey::ethernet([2, 0, 0, 0, 0, 8]));
+        let address = Ipv4Addr::new(10, 0, 0, 50);
+        config.reservations.push(Reservation { client: mine, address, name: None });
+        let settings = Settings::new(config).unwrap();
+        assert!(settings.allows(&mine, address));
+        assert!(!settings.allows(&other, address));
+        assert!(!settings.allows(&mine, Ipv4Addr::new(10, 0, 0, 1)), "the server's own");
+        assert!(settings.allows(&other, Ipv4Addr::new(10, 0, 0, 51)));
+    }
+}

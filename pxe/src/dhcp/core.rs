@@ -1,0 +1,298 @@
+//! The DHCP server as a pure state machine.
+//!
+//! Contract: after each input call [`Core::poll_output`] until it returns [`Output::Deadline`], and call
+//! [`Core::handle_timeout`] at that time at the latest. Any bytes may come in; none make it panic.
+//!
+//! Owns the leases, the answers that wait for their turn, and the logical counter. Never reads a clock, never opens a
+//! socket, never draws a random number.
+
+mod act;
+mod choose;
+mod decide;
+mod replicate;
+mod solicit;
+mod standby;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::time::Duration;
+
+use dhcproto::v4::MessageType;
+
+use super::class::{Client, ClientClass};
+use super::client::ClientKey;
+use super::config::{Config, ConfigError, Mode, Settings};
+use super::event::{BootEvent, Counters};
+use super::lease::{Holder, Lease, LeaseRecord};
+use super::packet::{BOOT_REQUEST, Packet, PacketError};
+use super::rank::MemberId;
+use super::table::Table;
+use super::time::Time;
+
+use solicit::Booting;
+use standby::{Hints, Standby};
+
+/// Records in one [`Output::Replicate`]: with at most 100 bytes each a batch fits a 32 KiB message.
+pub const MAX_BATCH: usize = 256;
+/// How long a foreign address is avoided before it is tried again, unless somebody reports it anew.
+pub const TAKEN_HOLD: Duration = Duration::from_secs(600);
+/// How long a departed node's address stays its own: it may only have lost a link or be restarting.
+pub const MEMBER_GRACE: Duration = Duration::from_secs(120);
+/// Live members taken into account. One link holds no more nodes than this.
+pub const MAX_MEMBERS: usize = 4096;
+
+/// How a packet came in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Arrival {
+    /// The sender.
+    pub source: SocketAddrV4,
+    /// Whether it was sent to this node's own address rather than broadcast.
+    pub unicast: bool,
+    /// The port it came to: 67 or 4011.
+    pub port: u16,
+}
+
+impl Arrival {
+    /// A broadcast to port 67 by a client without address, as most are.
+    #[must_use]
+    pub const fn broadcast() -> Self {
+        Self { source: SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 68), unicast: false, port: 67 }
+    }
+}
+
+/// What the core wants done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Output {
+    /// Send a packet.
+    Send {
+        /// Its bytes.
+        packet: Vec<u8>,
+        /// Where to; 255.255.255.255 means broadcast on the link.
+        to: SocketAddrV4,
+        /// The port it leaves from: 67 or 4011.
+        from_port: u16,
+    },
+    /// Tell all other nodes about these leases, at once.
+    Replicate(Vec<LeaseRecord>),
+    /// Tell the operator.
+    Event(BootEvent),
+    /// Nothing more to do until then; `None` until the next input.
+    Deadline(Option<Time>),
+}
+
+/// The server. See the module's text for the contract.
+#[derive(Debug)]
+pub struct Core {
+    me: MemberId,
+    settings: Settings,
+    table: Table,
+    /// The highest logical counter seen or used.
+    counter: u64,
+    /// Live members, this node included.
+    members: BTreeSet<MemberId>,
+    standby: Standby,
+    hints: Hints,
+    booting: Booting,
+    /// Servers outside of the fabric and when each was last reported.
+    other_servers: BTreeMap<Ipv4Addr, Time>,
+    changed: BTreeSet<Holder>,
+    outputs: VecDeque<Output>,
+    counters: Counters,
+    /// The latest `now` seen: what [`Core::poll_output`] computes remaining times from.
+    now: Time,
+}
+
+/// A packet on its way to a decision.
+#[derive(Debug, Clone)]
+struct Request {
+    packet: Packet,
+    client: Client,
+    arrival: Arrival,
+}
+
+impl Request {
+    fn key(&self) -> ClientKey {
+        self.client.key
+    }
+
+    fn holder(&self) -> Holder {
+        Holder::Client(self.client.key)
+    }
+
+    /// Sent to this node alone: no other node can answer, so rank does not matter. A relay sends one copy to each server.
+    fn is_ours_alone(&self) -> bool {
+        self.arrival.unicast && self.packet.giaddr.is_unspecified()
+    }
+}
+
+impl Core {
+    /// A server on `config`'s link, as member `me`. Announces the configured server address as this node's own.
+    ///
+    /// # Errors
+    /// [`ConfigError`] if the configuration contradicts itself.
+    pub fn new(config: Config, me: MemberId) -> Result<Self, ConfigError> {
+        let mut core = Self {
+            me,
+            settings: Settings::new(config)?,
+            table: Table::default(),
+            counter: 0,
+            members: BTreeSet::from([me]),
+            standby: Standby::default(),
+            hints: Hints::default(),
+            booting: Booting::default(),
+            other_servers: BTreeMap::new(),
+            changed: BTreeSet::new(),
+            outputs: VecDeque::new(),
+            counters: Counters::default(),
+            now: Time::ZERO,
+        };
+        core.claim_own_address();
+        Ok(core)
+    }
+
+    /// Takes in a packet that a client or relay sent to port 67 or 4011.
+    pub fn handle_packet(&mut self, now: Time, bytes: &[u8], arrival: Arrival) {
+        self.advance(now);
+        if self.settings.config.mode == Mode::Off {
+            return;
+        }
+        let Some(request) = self.read(bytes, arrival) else {
+            self.counters.malformed += 1;
+            return;
+        };
+        self.note_boot(&request);
+        match request.packet.message_type {
+            MessageType::Discover => self.counters.discovers += 1,
+            MessageType::Request => self.counters.requests += 1,
+            MessageType::Decline => return self.decline(&request),
+            MessageType::Release => return self.release(&request),
+            MessageType::Inform => self.counters.informs += 1,
+            // Lease queries and types of the future: nothing that boots asks them.
+            _ => return,
+        }
+        self.answer_in_turn(request);
+    }
+
+    fn read(&self, bytes: &[u8], arrival: Arrival) -> Option<Request> {
+        let packet = Packet::parse(bytes).ok().filter(|packet| packet.op == BOOT_REQUEST)?;
+        let client = Client::classify(&packet)?;
+        Some(Request { packet, client, arrival })
+    }
+
+    /// Answers at once or stands by, by rank.
+    fn answer_in_turn(&mut self, request: Request) {
+        if let Some(plan) = self.decide_alone(&request) {
+            self.act(&request, &plan, false);
+            return;
+        }
+        let rank = self.rank(&request);
+        if rank == 0 {
+            let plan = self.decide(&request);
+            self.act(&request, &plan, false);
+        } else if !self.hints.answered_just_now(self.now, &request, self.settings.config.step)
+            && self.standby.add(self.now + self.standby_delay(rank), request)
+        {
+            self.counters.dropped_standbys += 1;
+        }
+    }
+
+    /// Rank r waits r steps. Beyond a handful of dead nodes it does not matter who comes next: the cap keeps the last
+    /// rank within a client's first retry.
+    fn standby_delay(&self, rank: usize) -> Duration {
+        const LAST_STEP: u32 = 12;
+        self.settings.config.step * u32::try_from(rank).unwrap_or(LAST_STEP).min(LAST_STEP)
+    }
+
+    fn rank(&self, request: &Request) -> usize {
+        self.rank_for(&request.key(), request.packet.giaddr)
+    }
+
+    fn rank_for(&self, key: &ClientKey, giaddr: Ipv4Addr) -> usize {
+        let members: Vec<_> = self.members.iter().copied().collect();
+        self.settings
+            .subnet_for(giaddr)
+            .map_or(0, |served| served.pool.buckets().rank_of(self.me, &members, key))
+    }
+
+    /// Takes in a reply that another server sent over the link: stands down, and learns which address it named.
+    ///
+    /// # Errors
+    /// [`PacketError`] if the bytes are no DHCP packet; nothing happens then.
+    pub fn observe_reply(&mut self, now: Time, bytes: &[u8]) -> Result<(), PacketError> {
+        self.advance(now);
+        let packet = Packet::parse(bytes)?;
+        self.learn_reply(&packet);
+        Ok(())
+    }
+
+    /// Does what is due at `now`.
+    pub fn handle_timeout(&mut self, now: Time) {
+        self.advance(now);
+        while let Some(request) = self.standby.pop_due(self.now) {
+            let plan = self.decide(&request);
+            self.act(&request, &plan, true);
+        }
+        self.table.purge(self.now);
+        self.hints.purge(self.now);
+    }
+
+    /// The next thing to do; [`Output::Deadline`] when there is nothing more.
+    pub fn poll_output(&mut self) -> Output {
+        if let Some(output) = self.outputs.pop_front() {
+            return output;
+        }
+        let batch = self.next_batch();
+        if !batch.is_empty() {
+            return Output::Replicate(batch);
+        }
+        Output::Deadline(self.deadline())
+    }
+
+    /// When [`Core::handle_timeout`] has something to do.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Time> {
+        [self.standby.next_due(), self.table.next_purge()].into_iter().flatten().min()
+    }
+
+    /// The address that this node answers from.
+    #[must_use]
+    pub fn server(&self) -> Ipv4Addr {
+        self.settings.config.server
+    }
+
+    /// How often things happened.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// All leases that are live or not long over.
+    pub fn leases(&self) -> impl Iterator<Item = &Lease> {
+        self.table.iter()
+    }
+
+    /// The member that answers this client on the link first.
+    #[must_use]
+    pub fn responder(&self, key: &ClientKey) -> MemberId {
+        let members: Vec<_> = self.members.iter().copied().collect();
+        let ranked = self.settings.subnets.first().map(|served| served.pool.buckets().rank(&members, key));
+        ranked.and_then(|ranked| ranked.first().copied()).unwrap_or(self.me)
+    }
+
+    fn advance(&mut self, now: Time) {
+        self.now = self.now.max(now);
+    }
+
+    fn emit(&mut self, event: BootEvent) {
+        self.outputs.push_back(Output::Event(event));
+    }
+
+    /// Boot stages get short leases.
+    fn lifetime(&self, class: ClientClass) -> Duration {
+        let times = &self.settings.config.times;
+        if class.boots() { times.boot } else { times.plain }
+    }
+}
+
+#[cfg(test)]
+mod tests;

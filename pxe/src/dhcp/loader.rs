@@ -1,0 +1,104 @@
+//! One table from client class to what it loads first.
+//!
+//! Owns names and transports of loaders. Never looks at a packet and never knows whether the file exists.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
+use super::class::{Arch, ClientClass};
+
+/// A boot file: how it is fetched and under which name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Loader {
+    /// By TFTP from the answering node.
+    Tftp(String),
+    /// By HTTP from the answering node: the path without leading slash.
+    Http(String),
+    /// A complete URL, anywhere.
+    Url(String),
+}
+
+impl Loader {
+    /// What goes into option 67 and the `file` field: a bare name for TFTP, an absolute URL with an address and no
+    /// name to resolve otherwise. Port 80 is left out.
+    #[must_use]
+    pub fn boot_file(&self, server: Ipv4Addr, http_port: u16) -> String {
+        match self {
+            Self::Tftp(name) => name.clone(),
+            Self::Http(path) if http_port == 80 => format!("http://{server}/{path}"),
+            Self::Http(path) => format!("http://{server}:{http_port}/{path}"),
+            Self::Url(url) => url.clone(),
+        }
+    }
+}
+
+/// From class to loader. Classes without an entry get an address and no boot file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LoaderTable(BTreeMap<ClientClass, Loader>);
+
+impl Default for LoaderTable {
+    /// Plain PXE ROMs and x86-64 UEFI get an iPXE that uses the firmware's own network driver; every iPXE gets the
+    /// boot script.
+    fn default() -> Self {
+        let tftp = |name: &str| Loader::Tftp(name.into());
+        let http = |path: &str| Loader::Http(path.into());
+        Self(BTreeMap::from([
+            (ClientClass::BiosPxe, tftp("undionly.kpxe")),
+            (ClientClass::BiosIpxe, http("boot.ipxe")),
+            (ClientClass::UefiPxe { arch: Arch::X64 }, tftp("snponly.efi")),
+            (ClientClass::UefiHttp { arch: Arch::X64_HTTP }, http("snponly.efi")),
+            (ClientClass::UefiIpxe, http("boot.ipxe")),
+        ]))
+    }
+}
+
+impl LoaderTable {
+    /// A table without entries.
+    #[must_use]
+    pub fn empty() -> Self {
+        Self(BTreeMap::new())
+    }
+
+    /// Sets what a class loads.
+    pub fn set(&mut self, class: ClientClass, loader: Loader) {
+        self.0.insert(canonical(class), loader);
+    }
+
+    /// What a class loads.
+    #[must_use]
+    pub fn get(&self, class: ClientClass) -> Option<&Loader> {
+        self.0.get(&canonical(class))
+    }
+}
+
+fn canonical(class: ClientClass) -> ClientClass {
+    match class {
+        ClientClass::UefiPxe { arch } => ClientClass::UefiPxe { arch: arch.canonical() },
+        ClientClass::UefiHttp { arch } if arch.canonical() == Arch::X64 => {
+            ClientClass::UefiHttp { arch: Arch::X64_HTTP }
+        }
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_x64_codes_load_the_same() {
+        let table = LoaderTable::default();
+        let nine = table.get(ClientClass::UefiPxe { arch: Arch::EBC });
+        assert_eq!(nine, table.get(ClientClass::UefiPxe { arch: Arch::X64 }));
+        assert!(nine.is_some());
+        assert_eq!(table.get(ClientClass::Plain), None);
+    }
+
+    #[test]
+    fn urls_name_addresses_and_only_unusual_ports() {
+        let server = Ipv4Addr::new(10, 0, 0, 1);
+        let script = Loader::Http("boot.ipxe".into());
+        assert_eq!(script.boot_file(server, 80), "http://10.0.0.1/boot.ipxe");
+        assert_eq!(script.boot_file(server, 8080), "http://10.0.0.1:8080/boot.ipxe");
+    }
+}
