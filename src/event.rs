@@ -171,6 +171,11 @@ pub enum Event {
         /// Whether they agree.
         matches: bool,
     },
+    /// The agent moved into the new root, as PID 1 told it to; PID 1 does not go on before.
+    Entered {
+        /// Where the new root was mounted.
+        root: String,
+    },
     /// PID 1 becomes the root's own init.
     HandedOver {
         /// Path of that init.

@@ -51,7 +51,9 @@ impl Console {
         write(&self.screen.report(phase, report));
         match report {
             Report::Started => {}
-            Report::Done { took, note } => self.log(&format!("{phase} done in {} ms {note}", took.as_millis())),
+            Report::Done { took, note } => {
+                self.log(&format!("{phase} done in {} ms {note}", took.as_millis()));
+            }
             Report::Failed { error, remedy, .. } => self.log(&format!("{phase} failed: {error}; {remedy}")),
         }
     }

@@ -27,6 +27,8 @@ const PROGRESS_LEVEL: usize = MAX_WAITING / 2;
 pub(super) struct EventSink {
     device: Option<File>,
     queue: Queue,
+    /// There is no device, and none will come.
+    closed: bool,
 }
 
 impl EventSink {
@@ -44,8 +46,16 @@ impl EventSink {
         Ok(())
     }
 
+    /// Keeps no events: nobody asked for them.
+    pub(super) fn close(&mut self) {
+        *self = Self { closed: true, ..Self::default() };
+    }
+
     /// Queues one event.
     pub(super) fn emit(&mut self, record: &Record) {
+        if self.closed {
+            return;
+        }
         if let Ok(mut line) = serde_json::to_vec(record) {
             line.push(b'\n');
             self.queue.push(line, matches!(record.event, Event::Progress { .. }));
@@ -58,7 +68,7 @@ impl EventSink {
         if let Some(device) = &mut self.device
             && self.queue.write_to(device).is_err()
         {
-            self.device = None;
+            self.close();
         }
     }
 

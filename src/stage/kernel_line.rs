@@ -255,13 +255,16 @@ mod tests {
     #[test]
     fn quotes_keep_blanks_together() {
         let words: Vec<_> = parameters(r#"a="b c" "d=e f" g" "h "#).collect();
-        let word = |key: &str, value: Option<&str>| Parameter { key: key.into(), value: value.map(str::to_owned) };
+        let word =
+            |key: &str, value: Option<&str>| Parameter { key: key.into(), value: value.map(str::to_owned) };
         assert_eq!(words, [word("a", Some("b c")), word("d", Some("e f")), word("g h", None)]);
     }
 
     #[test]
     fn wrong_values_are_named_and_unknown_keys_told() {
-        let parsed = Parsed::read("bootfabric.adress=1 bootfabric.http-port=0 bootfabric.hash=maybe bootfabric.release");
+        let parsed = Parsed::read(
+            "bootfabric.adress=1 bootfabric.http-port=0 bootfabric.hash=maybe bootfabric.release",
+        );
         assert_eq!(parsed.unknown, ["bootfabric.adress"]);
         let texts: Vec<_> = parsed.errors.iter().map(ToString::to_string).collect();
         assert_eq!(

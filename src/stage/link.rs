@@ -53,7 +53,9 @@ pub(super) fn link(boot: &mut Boot, deadline: Duration) -> Result<String, PhaseE
         }
         if let Some(nic) = choose(&present, wanted) {
             // The others may lead into networks that this machine has no business in.
-            for other in present.iter().filter(|other| other.index != nic.index && taken_up.contains(&other.index)) {
+            for other in
+                present.iter().filter(|other| other.index != nic.index && taken_up.contains(&other.index))
+            {
                 up(other, false)?;
             }
             let note = format!("{}  {}", nic.name, nic.mac);
@@ -104,8 +106,9 @@ fn explain(present: &[Nic], wanted: Option<Mac>, modules: &Modules) -> PhaseErro
             PhaseError::from(LinkError::NotThatOne { wanted, present: names(&mut present.iter()) })
                 .with_remedy("boot the machine again, so that its firmware names the interface it uses now")
         }
-        _ => PhaseError::from(LinkError::NoInterface)
-            .with_remedy("connect a wired network card; a card on USB may need its module added to the image"),
+        _ => PhaseError::from(LinkError::NoInterface).with_remedy(
+            "connect a wired network card; a card on USB may need its module added to the image",
+        ),
     }
 }
 

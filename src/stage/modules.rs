@@ -13,4 +13,4 @@ pub use modprobe::modprobe_main;
 
 pub(super) use index::IndexError;
 pub(super) use load::{LoadError, Modules};
-pub(super) use sysfs::{Orphan, orphan_nics};
+pub(super) use sysfs::orphan_nics;

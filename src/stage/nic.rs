@@ -33,7 +33,8 @@ pub(super) fn nics() -> Vec<Nic> {
 
 fn read(path: &Path) -> Option<Nic> {
     let field = |name: &str| fs::read_to_string(path.join(name)).map(|text| text.trim().to_owned()).ok();
-    let wired = path.join("device").exists() && !path.join("wireless").exists() && !path.join("phy80211").exists();
+    let wired =
+        path.join("device").exists() && !path.join("wireless").exists() && !path.join("phy80211").exists();
     if !wired || field("type")? != ETHERNET {
         return None;
     }

@@ -180,7 +180,10 @@ mod tests {
 
     const RETRY: Retry = Retry { first: Duration::from_secs(1), most: Duration::from_secs(5) };
 
-    fn phase(name: &'static str, run: fn(&mut Bench, Duration) -> Result<String, PhaseError>) -> Phase<Bench> {
+    fn phase(
+        name: &'static str,
+        run: fn(&mut Bench, Duration) -> Result<String, PhaseError>,
+    ) -> Phase<Bench> {
         Phase { name, deadline: Duration::from_secs(9), retry: RETRY, remedy: "the phase's advice", run }
     }
 

@@ -1,4 +1,4 @@
-//! A download as a person sees it: how far, how fast, from how many.
+//! Progress as a person sees it: how far, and how fast.
 //!
 //! Pure: takes figures and the time, gives text.
 
@@ -15,17 +15,16 @@ const MAX_SAMPLES: usize = 64;
 /// Characters of the bar between its brackets.
 const BAR: usize = 24;
 
-/// One download.
+/// Work on a known number of bytes.
 #[derive(Debug, Default)]
-pub(super) struct Download {
+pub(super) struct Progress {
     samples: VecDeque<(Duration, u64)>,
     total: u64,
-    peers: usize,
 }
 
-impl Download {
-    /// Takes the figures at `now`: verified bytes, bytes in all, peers that send.
-    pub(super) fn update(&mut self, now: Duration, bytes: u64, total: u64, peers: usize) {
+impl Progress {
+    /// Takes the figures at `now`: bytes done, bytes in all.
+    pub(super) fn update(&mut self, now: Duration, bytes: u64, total: u64) {
         if self.samples.back().is_some_and(|&(_, last)| bytes < last) {
             // It began anew.
             self.samples.clear();
@@ -38,7 +37,6 @@ impl Download {
             self.samples.pop_front();
         }
         self.total = total;
-        self.peers = peers;
     }
 
     /// Bytes per second, as far as it can be told.
@@ -48,18 +46,18 @@ impl Download {
         Some(last.saturating_sub(first) as f64 / span.as_secs_f64())
     }
 
-    /// `[######------]  41 %  23.1 of 56.0 MiB  12.3 MiB/s  4 peers`
+    /// `[######------]  41 %  23.1 of 56.0 MiB  12.3 MiB/s`
     pub(super) fn text(&self) -> String {
         let bytes = self.samples.back().map_or(0, |&(_, bytes)| bytes);
         let done = part(bytes, self.total, BAR as u64) as usize;
         let percent = part(bytes, self.total, 100);
-        let mut text = format!("[{}{}] {percent:3} %", "#".repeat(done), "-".repeat(BAR.saturating_sub(done)));
+        let mut text =
+            format!("[{}{}] {percent:3} %", "#".repeat(done), "-".repeat(BAR.saturating_sub(done)));
         // Writing to a string cannot fail.
         let _ = write!(text, "  {:.1} of {:.1} MiB", mebibytes(bytes), mebibytes(self.total));
         if let Some(rate) = self.rate() {
             let _ = write!(text, "  {:.1} MiB/s", rate / f64::from(1 << 20));
         }
-        let _ = write!(text, "  {} peer{}", self.peers, if self.peers == 1 { "" } else { "s" });
         text
     }
 }
@@ -68,7 +66,9 @@ impl Download {
 fn part(bytes: u64, total: u64, full: u64) -> u64 {
     match total {
         0 => 0,
-        _ => u64::try_from(u128::from(bytes.min(total)) * u128::from(full) / u128::from(total)).unwrap_or(full),
+        _ => {
+            u64::try_from(u128::from(bytes.min(total)) * u128::from(full) / u128::from(total)).unwrap_or(full)
+        }
     }
 }
 
@@ -87,39 +87,39 @@ mod tests {
 
     #[test]
     fn shows_share_amount_rate_and_peers() {
-        let mut download = Download::default();
-        download.update(Duration::from_secs(10), 0, 100 * MIB, 1);
-        assert_eq!(download.text(), "[------------------------]   0 %  0.0 of 100.0 MiB  1 peer");
-        download.update(Duration::from_secs(12), 50 * MIB, 100 * MIB, 4);
-        assert_eq!(download.text(), "[############------------]  50 %  50.0 of 100.0 MiB  25.0 MiB/s  4 peers");
+        let mut progress = Progress::default();
+        progress.update(Duration::from_secs(10), 0, 100 * MIB);
+        assert_eq!(progress.text(), "[------------------------]   0 %  0.0 of 100.0 MiB");
+        progress.update(Duration::from_secs(12), 50 * MIB, 100 * MIB);
+        assert_eq!(progress.text(), "[############------------]  50 %  50.0 of 100.0 MiB  25.0 MiB/s");
     }
 
     #[test]
     fn the_rate_is_that_of_the_last_seconds() {
-        let mut download = Download::default();
+        let mut progress = Progress::default();
         for second in 0..20 {
-            download.update(Duration::from_secs(second), second.min(10) * MIB, 100 * MIB, 2);
+            progress.update(Duration::from_secs(second), second.min(10) * MIB, 100 * MIB);
         }
-        assert!(download.text().contains(" 0.0 MiB/s"), "{}", download.text());
+        assert!(progress.text().contains(" 0.0 MiB/s"), "{}", progress.text());
     }
 
     #[test]
     fn a_download_that_begins_anew_has_no_rate_below_zero() {
-        let mut download = Download::default();
-        download.update(Duration::from_secs(1), 90, 100, 1);
-        download.update(Duration::from_secs(2), 10, 100, 1);
-        assert_eq!(download.rate(), None);
+        let mut progress = Progress::default();
+        progress.update(Duration::from_secs(1), 90, 100);
+        progress.update(Duration::from_secs(2), 10, 100);
+        assert_eq!(progress.rate(), None);
     }
 
     proptest! {
         #[test]
-        fn any_figures_make_a_line(figures in proptest::collection::vec((0_u64..90_000, any::<u64>(), any::<u64>(), any::<usize>()), 0..200)) {
-            let mut download = Download::default();
-            for (millis, bytes, total, peers) in figures {
-                download.update(Duration::from_millis(millis), bytes, total, peers);
-                prop_assert!(download.text().chars().count() < 200);
-                prop_assert!(download.samples.len() <= MAX_SAMPLES);
-                prop_assert!(download.rate().is_none_or(|rate| rate >= 0.0));
+        fn any_figures_make_a_line(figures in proptest::collection::vec((0_u64..90_000, any::<u64>(), any::<u64>()), 0..200)) {
+            let mut progress = Progress::default();
+            for (millis, bytes, total) in figures {
+                progress.update(Duration::from_millis(millis), bytes, total);
+                prop_assert!(progress.text().chars().count() < 200);
+                prop_assert!(progress.samples.len() <= MAX_SAMPLES);
+                prop_assert!(progress.rate().is_none_or(|rate| rate >= 0.0));
             }
         }
     }

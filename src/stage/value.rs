@@ -130,7 +130,10 @@ impl FromStr for Mac {
         let mut bytes = [0; 6];
         let mut parts = text.split([':', '-']);
         for byte in &mut bytes {
-            let part = parts.next().filter(|part| part.len() == 2 && !part.starts_with('+')).ok_or(ValueError::Mac)?;
+            let part = parts
+                .next()
+                .filter(|part| part.len() == 2 && !part.starts_with('+'))
+                .ok_or(ValueError::Mac)?;
             *byte = u8::from_str_radix(part, 16).map_err(|_| ValueError::Mac)?;
         }
         // Group addresses belong to no machine, and neither does the one of all zeroes.
@@ -209,7 +212,14 @@ mod tests {
         let mac: Mac = "52:54:00:12:34:ab".parse().unwrap();
         assert_eq!(mac.node_name(), "node-5254001234ab");
         assert_eq!("52-54-00-12-34-AB".parse(), Ok(mac));
-        for text in ["", "52:54:00:12:34", "52:54:00:12:34:56:78", "ff:ff:ff:ff:ff:ff", "00:00:00:00:00:00", "+2:54:00:12:34:56"] {
+        for text in [
+            "",
+            "52:54:00:12:34",
+            "52:54:00:12:34:56:78",
+            "ff:ff:ff:ff:ff:ff",
+            "00:00:00:00:00:00",
+            "+2:54:00:12:34:56",
+        ] {
             assert_eq!(text.parse::<Mac>(), Err(ValueError::Mac), "{text}");
         }
     }

@@ -84,7 +84,9 @@ mod tests {
         match (pattern, text) {
             ([], []) => true,
             ([b'*', rest @ ..], _) => oracle(rest, text) || (!text.is_empty() && oracle(pattern, &text[1..])),
-            (_, [byte, after @ ..]) => one(pattern, *byte).is_some_and(|length| oracle(&pattern[length..], after)),
+            (_, [byte, after @ ..]) => {
+                one(pattern, *byte).is_some_and(|length| oracle(&pattern[length..], after))
+            }
             _ => false,
         }
     }
@@ -94,7 +96,11 @@ mod tests {
         let cases = [
             ("virtio:d00000001v*", "virtio:d00000001v00001AF4", true),
             ("virtio:d00000001v*", "virtio:d00000002v00001AF4", false),
-            ("pci:v00008086d0000100Esv*sd*bc*sc*i*", "pci:v00008086d0000100Esv00001AF4sd00001100bc02sc00i00", true),
+            (
+                "pci:v00008086d0000100Esv*sd*bc*sc*i*",
+                "pci:v00008086d0000100Esv00001AF4sd00001100bc02sc00i00",
+                true,
+            ),
             ("pci:v*d*sv*sd*bc0Csc03i30*", "pci:v00001B36d0000000Dsv00001AF4sd00001100bc0Csc03i30", true),
             ("usb:v0BDAp8153d[0-9a-f]*dc*", "usb:v0BDAp8153d3000dc00", true),
             ("usb:v0BDAp8153d[!0-9]*", "usb:v0BDAp8153d3000dc00", false),

@@ -244,7 +244,8 @@ fn read(path: &Path) -> Result<String, IndexError> {
 
 fn names_in(directory: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
-    let mut names: Vec<String> = entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    let mut names: Vec<String> =
+        entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
     names.sort();
     names
 }
@@ -272,7 +273,9 @@ kernel/../../evil.ko:
         index.read_alias(
             "# comment\nalias virtio:d00000001v* virtio_net\nalias fs-btrfs btrfs\nalias pci*:v* failover\nalias broken\n",
         );
-        index.read_softdep("softdep btrfs pre: libcrc32c missing post: failover\nsoftdep failover pre: btrfs\n");
+        index.read_softdep(
+            "softdep btrfs pre: libcrc32c missing post: failover\nsoftdep failover pre: btrfs\n",
+        );
         index.read_builtin("kernel/fs/ext4/ext4.ko\n\n");
         index
     }
@@ -347,7 +350,8 @@ kernel/../../evil.ko:
                 index.read_softdep(&format!("softdep m{from} pre: m{to} post: m{to}\n"));
             }
             for n in 0..20 {
-                prop_assert!(index.plan(&ModuleName::new(&format!("m{n}"))).unwrap().len() <= 20);
+                let name = ModuleName::new(&format!("m{n}"));
+                prop_assert!(index.plan(&name).unwrap().len() <= 20);
             }
         }
     }

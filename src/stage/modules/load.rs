@@ -133,7 +133,8 @@ impl Modules {
     /// Loads the modules of all devices there are, and of those that appear by doing so.
     pub(in crate::stage) fn load_for_devices(&mut self) {
         for _ in 0..MAX_ROUNDS {
-            let fresh: Vec<String> = sysfs::modaliases().into_iter().filter(|alias| !self.seen.contains(alias)).collect();
+            let fresh: Vec<String> =
+                sysfs::modaliases().into_iter().filter(|alias| !self.seen.contains(alias)).collect();
             if fresh.is_empty() {
                 return;
             }

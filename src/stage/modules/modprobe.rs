@@ -1,5 +1,6 @@
 //! The program as `modprobe`: the kernel runs `/sbin/modprobe -q -- NAME` when it wants a module by itself.
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use super::load::Modules;
@@ -7,7 +8,8 @@ use super::load::Modules;
 /// Loads each name or alias in `args` (what follows the program's name), with all it needs. Options are accepted and, save
 /// `-q`, without effect; those that would unload or list are refused. Returns failure if anything could not be loaded.
 #[must_use]
-pub fn modprobe_main(args: impl IntoIterator<Item = String>) -> ExitCode {
+pub fn modprobe_main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let args = args.into_iter().map(|arg| arg.to_string_lossy().into_owned());
     let request = match Request::read(args) {
         Ok(request) => request,
         Err(option) => {
@@ -79,7 +81,10 @@ mod tests {
 
     #[test]
     fn what_the_kernel_asks() {
-        assert_eq!(read(&["-q", "--", "fs-squashfs"]), Ok(Request { quiet: true, names: vec!["fs-squashfs".into()] }));
+        assert_eq!(
+            read(&["-q", "--", "fs-squashfs"]),
+            Ok(Request { quiet: true, names: vec!["fs-squashfs".into()] })
+        );
         assert_eq!(read(&["--", "-odd"]), Ok(Request { quiet: false, names: vec!["-odd".into()] }));
         assert_eq!(read(&["loop", "max_loop=4"]), Ok(Request { quiet: false, names: vec!["loop".into()] }));
         assert_eq!(read(&["-r", "loop"]), Err("-r".into()));

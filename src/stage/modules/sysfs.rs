@@ -44,7 +44,8 @@ pub(in crate::stage) fn orphan_nics() -> Vec<Orphan> {
         // Class 02: network controllers (PCI Code and ID Assignment, 1.3).
         if line_of(&device.join("class")).is_some_and(|class| class.starts_with("0x02")) {
             let part = |name| line_of(&device.join(name)).map(|id| id.trim_start_matches("0x").to_owned());
-            let id = format!("pci {}:{}", part("vendor").unwrap_or_default(), part("device").unwrap_or_default());
+            let id =
+                format!("pci {}:{}", part("vendor").unwrap_or_default(), part("device").unwrap_or_default());
             orphans.extend(orphan(&device, id));
         }
     }

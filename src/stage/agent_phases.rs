@@ -1,0 +1,151 @@
+//! The phases that the agent does and PID 1 waits for: `agent`, `release`, `memory`, `boot-blobs`, `root`.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use super::agent_view::AgentView;
+use super::boot::Boot;
+use super::config::{CONFIG, STATE, STORE, StageConfig};
+use super::phase::{Host, PhaseError};
+use super::progress::mebibytes;
+use super::value::is_hash;
+
+/// The trust root: in the image, never on the kernel line.
+const TRUST_ROOT: &str = "/etc/bootfabric/trust-root";
+
+/// Phases in a row in which the agent got nowhere before it is started anew: one that hangs must not hold the machine for
+/// ever, one that waits for a peer must not be shot while it serves others.
+const MAX_STALLS: u32 = 3;
+
+/// How often it is looked whether the agent got further.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// The agent cannot be told what to do.
+#[derive(Debug, thiserror::Error)]
+enum ConfigError {
+    #[error("the kernel line names no release")]
+    NoRelease,
+    #[error("cannot read the trust root {TRUST_ROOT}")]
+    TrustRoot(#[source] std::io::Error),
+    #[error("the trust root {TRUST_ROOT} is not a key of 64 hexadecimal digits")]
+    NotAKey,
+    #[error("cannot write {CONFIG}")]
+    Write(#[source] std::io::Error),
+}
+
+/// Writes what the agent must know and starts it.
+pub(super) fn agent(boot: &mut Boot, _: Duration) -> Result<String, PhaseError> {
+    let config = config(boot)?;
+    config.write(Path::new(CONFIG)).map_err(ConfigError::Write)?;
+    if !boot.agent.is_running() {
+        boot.view.restart();
+        boot.agent.start(boot.now())?;
+    }
+    Ok(match config.peers.as_slice() {
+        [] => "no first peers: looking for some on the link".to_owned(),
+        [first] => format!("first peer {first}"),
+        [first, others @ ..] => format!("first peer {first} and {} more", others.len()),
+    })
+}
+
+fn config(boot: &Boot) -> Result<StageConfig, PhaseError> {
+    let line = &boot.line;
+    let release = line.release.as_ref().ok_or_else(|| {
+        PhaseError::from(ConfigError::NoRelease).with_remedy(
+            "boot through the fabric's boot script, or add bootfabric.release=ID to the kernel line",
+        )
+    })?;
+    let trust_root = fs::read_to_string(TRUST_ROOT).map_err(ConfigError::TrustRoot)?;
+    let trust_root = trust_root.trim();
+    if !is_hash(trust_root) {
+        return Err(ConfigError::NotAKey.into());
+    }
+    let nic = boot.nic()?;
+    let address = line.address.ok_or_else(|| PhaseError::message("the kernel line names no address"))?;
+    Ok(StageConfig {
+        interface: nic.name.clone(),
+        mac: nic.mac.to_string(),
+        address: address.to_string(),
+        peers: line.peers.clone(),
+        release: release.to_string(),
+        name: boot.name().to_owned(),
+        trust_root: trust_root.to_owned(),
+        http_port: line.http_port,
+        swarm_port: line.swarm_port,
+        store: STORE.into(),
+        state: STATE.into(),
+        events: line.events.clone(),
+    })
+}
+
+/// Waits for the release to be found and its signature checked.
+pub(super) fn release(boot: &mut Boot, deadline: Duration) -> Result<String, PhaseError> {
+    until(boot, deadline, |view| view.release.clone())
+}
+
+/// Waits for the word on memory.
+pub(super) fn memory(boot: &mut Boot, deadline: Duration) -> Result<String, PhaseError> {
+    let memory = until(boot, deadline, |view| view.memory)?;
+    let figures = format!("{} MiB needed, {} MiB available", memory.needed_mib, memory.available_mib);
+    if memory.needed_mib > memory.available_mib {
+        return Err(PhaseError::message(format!("too little memory for this root: {figures}")));
+    }
+    Ok(figures)
+}
+
+/// Waits for what the next machine needs.
+pub(super) fn boot_blobs(boot: &mut Boot, deadline: Duration) -> Result<String, PhaseError> {
+    let bytes = until(boot, deadline, |view| view.boot_blobs)?;
+    Ok(format!("{:.1} MiB; the next machine can boot from this one", mebibytes(bytes)))
+}
+
+/// Waits for the root.
+pub(super) fn root(boot: &mut Boot, deadline: Duration) -> Result<String, PhaseError> {
+    let blob = until(boot, deadline, |view| view.root.clone())?;
+    let (amount, sources) = (mebibytes(blob.bytes), blob.sources);
+    Ok(match sources {
+        0 => format!("{amount:.1} MiB"),
+        1 => format!("{amount:.1} MiB from one peer"),
+        _ => format!("{amount:.1} MiB from {sources} peers"),
+    })
+}
+
+/// Waits until the agent's events answer `question`. Fails when the agent says that it failed, when it dies, and when it
+/// got no further for `deadline`.
+pub(super) fn until<T>(
+    boot: &mut Boot,
+    deadline: Duration,
+    question: impl Fn(&AgentView) -> Option<T>,
+) -> Result<T, PhaseError> {
+    let mut steps = boot.view.steps;
+    let mut since = boot.now();
+    loop {
+        if let Some(answer) = question(&boot.view) {
+            boot.stalls = 0;
+            return Ok(answer);
+        }
+        if let Some(failure) = boot.view.take_failure() {
+            return Err(PhaseError::message(failure.error).with_remedy(failure.remedy));
+        }
+        if boot.view.steps != steps {
+            (steps, since) = (boot.view.steps, boot.now());
+            boot.stalls = 0;
+        }
+        if boot.now().saturating_sub(since) >= deadline {
+            return Err(stalled(boot, deadline));
+        }
+        boot.turn(LOOK);
+    }
+}
+
+fn stalled(boot: &mut Boot, deadline: Duration) -> PhaseError {
+    boot.stalls += 1;
+    let mut error = format!("the agent got no further for {} s", deadline.as_secs());
+    if boot.stalls >= MAX_STALLS {
+        boot.stalls = 0;
+        boot.agent.kill();
+        error.push_str(" once more; it is started anew");
+    }
+    PhaseError::message(error)
+}

@@ -1,0 +1,196 @@
+//! The state of one boot, and PID 1's standing duties.
+//!
+//! Owns what phases hand to one another, and [`Boot::turn`]: whatever phase waits, waits there, so that the agent is always
+//! heard, zombies are always taken note of and events always flow.
+
+use std::time::{Duration, Instant};
+
+use super::agent::Agent;
+use super::agent_view::{AgentView, ROOT};
+use super::console::Console;
+use super::event_sink::EventSink;
+use super::kernel_line::KernelLine;
+use super::modules::Modules;
+use super::nic::Nic;
+use super::phase::{Host, PhaseError, Report};
+use super::reap::{Exit, reap};
+use super::root::MountedRoot;
+use super::shell;
+use crate::event::{Event, Record};
+
+/// Longest sleep of a turn: the end of a child that is not the agent wakes nobody up.
+const TURN: Duration = Duration::from_millis(200);
+
+/// One boot.
+pub(super) struct Boot {
+    started: Instant,
+    /// The phase that runs.
+    phase: &'static str,
+    /// The node's name; empty until it is known.
+    name: String,
+    /// The kernel line, checked.
+    pub(super) line: KernelLine,
+    /// The kernel line as it is.
+    pub(super) raw_line: String,
+    /// Where a person reads.
+    pub(super) console: Console,
+    /// Where programs read.
+    pub(super) events: EventSink,
+    /// The kernel's modules; from the phase `modules` on.
+    pub(super) modules: Option<Modules>,
+    /// The interface; from the phase `link` on.
+    pub(super) nic: Option<Nic>,
+    /// The agent; from the phase `agent` on.
+    pub(super) agent: Agent,
+    /// What the agent said.
+    pub(super) view: AgentView,
+    /// Phases in a row in which it got no further.
+    pub(super) stalls: u32,
+    /// The root; from the phase `mount` on.
+    pub(super) root: Option<MountedRoot>,
+}
+
+impl Boot {
+    /// A boot that begins now.
+    pub(super) fn new() -> Self {
+        Self {
+            started: Instant::now(),
+            phase: "",
+            name: String::new(),
+            line: KernelLine::default(),
+            raw_line: String::new(),
+            console: Console::default(),
+            events: EventSink::default(),
+            modules: None,
+            nic: None,
+            agent: Agent::default(),
+            view: AgentView::default(),
+            stalls: 0,
+            root: None,
+        }
+    }
+
+    /// The modules; an error before the phase that reads their index.
+    pub(super) fn modules(&mut self) -> Result<&mut Modules, PhaseError> {
+        self.modules.as_mut().ok_or_else(|| missing("modules"))
+    }
+
+    /// The interface; an error before the phase that chooses it.
+    pub(super) fn nic(&self) -> Result<&Nic, PhaseError> {
+        self.nic.as_ref().ok_or_else(|| missing("link"))
+    }
+
+    /// The root; an error before the phase that mounts it.
+    pub(super) fn root(&self) -> Result<&MountedRoot, PhaseError> {
+        self.root.as_ref().ok_or_else(|| missing("mount"))
+    }
+
+    /// The node's name; empty until it is known.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Names the node.
+    pub(super) fn set_name(&mut self, name: &str) {
+        name.clone_into(&mut self.name);
+    }
+
+    /// Says that `event` happened.
+    pub(super) fn emit(&mut self, event: Event) {
+        let millis = u64::try_from(self.now().as_millis()).unwrap_or(u64::MAX);
+        self.events.emit(&Record { millis, from: self.name.clone(), event });
+    }
+
+    /// Does what PID 1 owes at any time, sleeping until there is something to do but at most `timeout` (and never long).
+    /// Returns the children that ended.
+    pub(super) fn turn(&mut self, timeout: Duration) -> Vec<Exit> {
+        self.events.flush();
+        self.agent.wait(timeout.min(TURN));
+        for line in self.agent.read() {
+            self.hear(&line);
+        }
+        let exits = reap();
+        for exit in &exits {
+            if let Some(death) = self.agent.ended(exit, self.now()) {
+                self.view.fail(death, "the agent is started again; what it had verified is kept".to_owned());
+            }
+        }
+        if self.agent.is_due(self.now()) {
+            self.view.restart();
+            if let Err(error) = self.agent.start(self.now()) {
+                self.view.fail(PhaseError::from(error).chain(), "the agent is started again".to_owned());
+            }
+        }
+        exits
+    }
+
+    /// Lets `delay` pass in turns.
+    pub(super) fn idle(&mut self, delay: Duration) {
+        let end = self.now() + delay;
+        loop {
+            let left = end.saturating_sub(self.now());
+            if left.is_zero() {
+                return;
+            }
+            self.turn(left);
+        }
+    }
+
+    fn hear(&mut self, line: &str) {
+        let Ok(record) = serde_json::from_str::<Record>(line) else {
+            return;
+        };
+        // The agent's failures are reported by the phase that they are failures of.
+        if !matches!(record.event, Event::PhaseFailed { .. }) {
+            self.events.emit(&record);
+        }
+        let now = self.now();
+        self.view.take(now, &record.event);
+        if let Event::Progress { role, .. } = &record.event {
+            self.show_progress(now, role);
+        }
+    }
+
+    /// Shows the download of `role` if it is what the person waits for.
+    fn show_progress(&mut self, now: Duration, role: &str) {
+        let Some(download) = self.view.download_text(role) else { return };
+        let text = match self.phase {
+            "root" if role == ROOT => download,
+            "boot-blobs" if role != ROOT => format!("{download}  {role}"),
+            _ => return,
+        };
+        self.console.progress(now, self.phase, &text);
+    }
+}
+
+fn missing(phase: &str) -> PhaseError {
+    PhaseError::message(format!("the phase {phase} has not run"))
+}
+
+impl Host for Boot {
+    fn now(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    fn report(&mut self, phase: &'static str, report: Report<'_>) {
+        self.phase = phase;
+        self.console.report(phase, &report);
+        let phase = phase.to_owned();
+        self.emit(match report {
+            Report::Started => Event::PhaseStarted { phase },
+            Report::Done { took, .. } => {
+                Event::PhaseDone { phase, millis: u64::try_from(took.as_millis()).unwrap_or(u64::MAX) }
+            }
+            Report::Failed { error, remedy, .. } => {
+                Event::PhaseFailed { phase, error: error.to_owned(), remedy: remedy.to_owned() }
+            }
+        });
+    }
+
+    fn pause(&mut self, delay: Duration) {
+        if self.line.shell {
+            shell::run(self);
+        }
+        self.idle(delay);
+    }
+}
