@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize};
 
 pub use cut::{AVERAGE_CHUNK, MAX_CHUNK, MIN_CHUNK, cut};
 pub use index::{BlobIndex, Chunk, ChunkEntry, IndexError, MAX_BLOB, MAX_CHUNKS, MAX_INDEX};
-pub use indexer::{index_bytes, index_reader};
 pub(crate) use indexer::index_copy;
+pub use indexer::{index_bytes, index_reader};
 
 use crate::id::{BlobId, ObjectId};
 
