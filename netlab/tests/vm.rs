@@ -2,9 +2,11 @@
 
 mod common;
 
-use common::{BOOT, LONG, initramfs, kernel};
+use common::{A, BOOT, LONG, initramfs, kernel, two_hosts};
 use netlab::pcap::DhcpKind;
-use netlab::{DirectKernel, Error, Firmware, Lab, LinkShape, MachineSpec, Result, ready_or_skip};
+use netlab::{
+    DirectKernel, Error, Firmware, Lab, LinkShape, MachineSpec, Result, Uefi, UefiBoot, ready_or_skip,
+};
 
 fn direct(directory: &std::path::Path, script: &str) -> Firmware {
     Firmware::Kernel(DirectKernel::new(&kernel(), &initramfs(directory, script), "console=ttyS0 panic=-1"))
@@ -69,9 +71,58 @@ fn the_bios_asks_for_an_address() -> Result<()> {
     firmware_asks(Firmware::Bios, "iPXE", b"PXEClient:Arch:00000")
 }
 
+/// Both directions of a machine's cable, with any server that is at hand.
+#[test]
+fn the_bios_runs_a_script_of_a_host() -> Result<()> {
+    if !ready_or_skip()? {
+        return Ok(());
+    }
+    let files = tempfile::tempdir().unwrap();
+    std::fs::write(files.path().join("boot.ipxe"), "#!ipxe\necho SCRIPT of ${next-server}\nshell\n").unwrap();
+    let lab = Lab::new("script")?;
+    let switch = lab.switch("sw0")?;
+    let (origin, _) = two_hosts(&lab, &switch)?;
+    let capture = switch.capture("all", "")?;
+    let mut dnsmasq = origin.command("dnsmasq");
+    dnsmasq
+        .args([
+            "--keep-in-foreground",
+            "--log-facility=-",
+            "--user=root",
+            "--port=0",
+            "--no-ping",
+            "--leasefile-ro",
+        ])
+        .args(["--dhcp-range=10.77.0.100,10.77.0.200", "--dhcp-boot=boot.ipxe", "--enable-tftp"])
+        .args(["--dhcp-option=encap:175,176,1b", "--dhcp-authoritative", "--pid-file="])
+        .arg(format!("--tftp-root={}", files.path().display()));
+    let server = origin.spawn("dnsmasq", &mut dnsmasq)?;
+    server.wait_for_log("TFTP root is", LONG)?;
+    let machine = lab.machine(&MachineSpec::new("m", Firmware::Bios), &switch)?;
+    machine.port().shape(LinkShape::rate(50_000_000))?;
+    let found = machine.console().wait_for("SCRIPT of 10.77.0.1", BOOT)?;
+    assert!(found.at < lab.elapsed());
+
+    let trace = capture.trace()?;
+    let kinds: Vec<_> = trace.dhcp_of(machine.mac()).map(|seen| seen.kind).collect();
+    let count = |wanted| kinds.iter().filter(|&&kind| kind == wanted).count();
+    assert_eq!(count(DhcpKind::Discover), count(DhcpKind::Offer), "{trace}");
+    assert!(trace.dhcp.iter().filter(|seen| seen.op == 2).all(|seen| seen.server_id() == Some(A)), "{trace}");
+    let request = trace.requests_for("boot.ipxe").next().expect("the script was asked for");
+    assert_eq!((request.method, request.server), ("RRQ", A));
+    assert!(trace.sum(|flow| flow.source == A && flow.destination == request.client).payload > 0, "{trace}");
+    lab.tear_down()
+}
+
 #[test]
 fn uefi_asks_for_an_address() -> Result<()> {
     firmware_asks(Firmware::uefi(), "PXE over IPv4", b"PXEClient:Arch:00007")
+}
+
+#[test]
+fn uefi_asks_for_http_boot() -> Result<()> {
+    let uefi = Uefi { boot: UefiBoot::HttpV4, ..Uefi::default() };
+    firmware_asks(Firmware::Uefi(uefi), "HTTP Boot over IPv4", b"HTTPClient:Arch:00016")
 }
 
 fn firmware_asks(firmware: Firmware, banner: &str, vendor_class: &[u8]) -> Result<()> {

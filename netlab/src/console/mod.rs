@@ -153,7 +153,7 @@ impl Console {
     /// Whether `text` was printed at any time.
     #[must_use]
     pub fn contains(&self, text: &str) -> bool {
-        self.text().contains(text)
+        self.lock().screen.contains(text)
     }
 
     /// The last lines, for error messages.
@@ -170,8 +170,8 @@ impl Console {
 
     /// The failure text that was printed, if one was.
     pub(crate) fn failure(&self) -> Option<String> {
-        let text = self.text();
-        self.0.failures.iter().find(|failure| text.contains(failure.as_str())).cloned()
+        let state = self.lock();
+        self.0.failures.iter().find(|failure| state.screen.contains(failure)).cloned()
     }
 
     /// Whether the machine can print nothing more.

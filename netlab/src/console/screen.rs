@@ -36,6 +36,11 @@ impl Screen {
         String::from_utf8_lossy(&self.text).into_owned()
     }
 
+    /// Whether a text is anywhere in what is kept.
+    pub(super) fn contains(&self, text: &str) -> bool {
+        find(&self.text, text.as_bytes()).is_some()
+    }
+
     /// Finds the text that comes first after the position, and puts the position behind it. Of texts that start at the same
     /// place the first in the list wins.
     pub(super) fn find_next<'a>(&mut self, texts: impl Iterator<Item = &'a str>) -> Option<Found> {

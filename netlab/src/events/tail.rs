@@ -23,6 +23,9 @@ const POLL: Duration = Duration::from_millis(20);
 /// Longest line: real events are below 1 KiB; a node that sends garbage without line ends must not fill the memory.
 const MAX_LINE: usize = 64 * 1024;
 
+/// Places in a line at which an event is looked for: firmware prints few braces, and a hostile line must not cost much.
+const MAX_STARTS: usize = 8;
+
 /// Read at once from one file in one look, so that one noisy node does not starve the others.
 const MAX_READ: usize = 256 * 1024;
 
@@ -99,10 +102,26 @@ fn read_all(files: &Mutex<Vec<Tail>>, timeline: &Timeline) {
 }
 
 fn keep(timeline: &Timeline, node: &str, line: &[u8]) {
-    match serde_json::from_slice::<Value>(line) {
-        Ok(value) if value.is_object() => timeline.push(node, Source::Node, value),
-        _ => timeline.push_unreadable(node, &String::from_utf8_lossy(line)),
+    let (noise, event) = parse(line);
+    if !noise.is_empty() {
+        timeline.push_unreadable(node, &String::from_utf8_lossy(noise));
     }
+    if let Some(event) = event {
+        timeline.push(node, Source::Node, event);
+    }
+}
+
+/// The event at the end of a line, and what is before it. UEFI firmware uses all serial ports as its console and leaves the
+/// last line without an end, so a guest's first event may stand behind it.
+fn parse(line: &[u8]) -> (&[u8], Option<Value>) {
+    let braces = line.iter().enumerate().filter(|&(_, &byte)| byte == b'{').map(|(place, _)| place);
+    for place in braces.take(MAX_STARTS) {
+        let Some((noise, rest)) = line.split_at_checked(place) else { break };
+        if let Ok(value) = serde_json::from_slice::<Value>(rest) {
+            return (noise.trim_ascii(), Some(value));
+        }
+    }
+    (line, None)
 }
 
 /// Cuts a stream into lines; a line that is too long is cut where the bound is.
@@ -152,6 +171,16 @@ mod tests {
     fn endless_lines_are_cut() {
         let noise = vec![b'x'; MAX_LINE + 10];
         assert_eq!(lines(&[&noise, b"\n"]).iter().map(String::len).collect::<Vec<_>>(), [MAX_LINE, 10]);
+    }
+
+    #[test]
+    fn an_event_behind_the_firmwares_last_words() {
+        let line = b"\x1b[2J\r>>Start PXE over IPv4.{x {\"event\":\"up\",\"in\":{\"a\":1}}";
+        let (noise, event) = parse(line);
+        assert_eq!(noise, b"\x1b[2J\r>>Start PXE over IPv4.{x");
+        assert_eq!(event.unwrap()["in"]["a"], 1);
+        assert_eq!(parse(b"[{}]"), (&b"[{}]"[..], None));
+        assert_eq!(parse(&[b'{'; 1000]).1, None);
     }
 
     #[test]
