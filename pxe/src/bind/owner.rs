@@ -76,7 +76,8 @@ fn holds_socket(process: &Path, inodes: &[u64]) -> bool {
 }
 
 fn command(process: &Path) -> String {
-    fs::read_to_string(process.join("comm")).map_or_else(|_| "a process".into(), |name| name.trim().to_owned())
+    fs::read_to_string(process.join("comm"))
+        .map_or_else(|_| "a process".into(), |name| name.trim().to_owned())
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io::{self, IoSlice};
 use std::ops::Range;
 use std::os::fd::AsRawFd;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -18,6 +19,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, Interest};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use super::HttpConfig;
 use super::rate::RateLimit;
 use crate::files::Slice;
 
@@ -57,6 +59,8 @@ pub(super) struct BodySender<'a> {
     /// Bytes booked with the rate limit and not yet sent.
     booked: usize,
     since_yield: usize,
+    /// Content bytes of all answers.
+    total: &'a AtomicU64,
     /// Content bytes that the socket took.
     pub(super) sent: u64,
 }
@@ -65,10 +69,11 @@ impl<'a> BodySender<'a> {
     pub(super) fn new(
         stream: &'a TcpStream,
         rate: Option<&'a Mutex<RateLimit>>,
-        stall: Duration,
-        source_stall: Duration,
+        total: &'a AtomicU64,
+        config: &HttpConfig,
     ) -> Self {
-        Self { stream, rate, stall, source_stall, booked: 0, since_yield: 0, sent: 0 }
+        let (stall, source_stall) = (config.stall, config.source_stall);
+        Self { stream, rate, stall, source_stall, booked: 0, since_yield: 0, total, sent: 0 }
     }
 
     /// Sends a head, or an answer that is whole in memory.
@@ -198,6 +203,7 @@ impl<'a> BodySender<'a> {
 
     async fn account(&mut self, wrote: usize) {
         self.sent += wrote as u64;
+        self.total.fetch_add(wrote as u64, Ordering::Relaxed);
         self.booked = self.booked.saturating_sub(wrote);
         self.since_yield += wrote;
         if self.since_yield >= YIELD_EVERY {

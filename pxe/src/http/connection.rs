@@ -202,8 +202,8 @@ impl Connection {
     }
 
     fn sender(&self) -> BodySender<'_> {
-        let config = &self.shared.config;
-        BodySender::new(&self.stream, self.shared.rate.as_ref(), config.stall, config.source_stall)
+        let shared = &self.shared;
+        BodySender::new(&self.stream, shared.rate.as_ref(), &shared.counters.bytes, &shared.config)
     }
 
     fn finish(

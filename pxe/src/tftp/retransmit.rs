@@ -54,6 +54,11 @@ impl RetransmitTimeout {
         self.current = (self.current * 2).min(self.max);
     }
 
+    /// No answer to something sent can have come within this time.
+    pub(super) fn too_soon(&self) -> Duration {
+        self.smoothed.map_or(Duration::ZERO, |(mean, _)| mean / 2)
+    }
+
     /// How long an answer usually takes, generously; `None` before the first measurement. Shorter than
     /// [`Self::current`]: for repeating early on a hint of loss.
     pub(super) fn usual(&self) -> Option<Duration> {

@@ -75,6 +75,8 @@ pub struct Sender {
     timed: Option<(u64, Instant)>,
     /// A duplicate ACK already brought the deadline forward since the last progress.
     hinted: bool,
+    /// When an ACK inside the window last restarted it.
+    restarted: Option<Instant>,
     answered: bool,
     retries: u32,
 }
@@ -100,6 +102,7 @@ impl Sender {
             last_sent: None,
             timed: None,
             hinted: false,
+            restarted: None,
             answered: false,
             retries: 0,
         }
@@ -157,13 +160,19 @@ impl Sender {
 
     /// Everything up to `block` has arrived. An ACK inside the window says that the rest of it did not: the window
     /// restarts there (RFC 7440 section 4).
+    ///
+    /// Further ACKs inside the window that follow at once cannot know of the restart yet, for example because the
+    /// network doubles blocks and the client acknowledges each copy: they move the window and nothing more.
     fn advance(&mut self, block: u64, now: Instant) {
         let inside_window = block + 1 < self.next;
         self.acked = block;
-        if inside_window {
+        if !inside_window {
+            self.next = block + 1;
+        } else if self.restarted.is_none_or(|at| now >= at + self.timeout.too_soon()) {
+            self.next = block + 1;
+            self.restarted = Some(now);
             self.timed = None;
         }
-        self.next = block + 1;
         self.progressed(block, now);
         if block == self.last {
             self.over(Verdict::Complete);

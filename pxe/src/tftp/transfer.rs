@@ -100,9 +100,8 @@ impl Job {
         datagram: &[u8],
         file_request: &mut FileRequest,
     ) -> Result<(u64, Report), Refusal> {
-        let request = match Packet::parse(datagram) {
-            Ok(Packet::Rrq(request)) => request,
-            _ => return Err(Refusal::new(ErrorCode::AccessViolation, "this server is read-only")),
+        let Ok(Packet::Rrq(request)) = Packet::parse(datagram) else {
+            return Err(Refusal::new(ErrorCode::AccessViolation, "this server is read-only"));
         };
         file_request.name = checked_name(&request)?;
         let file = tokio::select! {

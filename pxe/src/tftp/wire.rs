@@ -168,7 +168,7 @@ impl TransferSocket {
                 match self.send_slices(batch, u16::try_from(packet_len).ok()).await {
                     Ok(()) => continue,
                     Err(error) if is_segmentation_refusal(&error) => {
-                        self.segmentation.store(false, Ordering::Relaxed)
+                        self.segmentation.store(false, Ordering::Relaxed);
                     }
                     Err(error) => return Err(error),
                 }
