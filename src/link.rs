@@ -85,6 +85,19 @@ pub fn hardware_address(interface: &str) -> Result<String, LinkError> {
     Err(LinkError::Unknown { name: interface.chars().take(40).collect(), known: known.join(", ") })
 }
 
+/// The name of the interface with hardware address `mac`.
+///
+/// # Errors
+/// [`LinkError::Addresses`] if the system does not say.
+pub fn by_hardware_address(mac: &str) -> Result<Option<String>, LinkError> {
+    let mut entries = getifaddrs().map_err(LinkError::Addresses)?;
+    Ok(entries.find_map(|entry| {
+        let bytes = entry.address.as_ref()?.as_link_addr()?.addr()?;
+        let text = bytes.map(|byte| format!("{byte:02x}")).join(":");
+        (text == mac).then_some(entry.interface_name)
+    }))
+}
+
 /// The first IPv4 address of `interface`, if it has one.
 ///
 /// # Errors

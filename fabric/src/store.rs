@@ -140,6 +140,12 @@ impl Store {
         self.dir().root()
     }
 
+    /// Lets another process open the directory although this one has not ended: for an agent that hands over and only
+    /// goes on reading complete blobs until its last transfer is done. Nothing may be written through this store afterwards.
+    pub fn release_lock(&self) {
+        self.dir().release_lock();
+    }
+
     /// Room on the filesystem that holds the store.
     ///
     /// # Errors

@@ -79,7 +79,7 @@ fn lines(status: &Status) -> Vec<String> {
     for peer in &status.peers {
         let sent = human_bytes(peer.fetched);
         let boots = if peer.serves_boot { "boots others" } else { "joining" };
-        lines.push(format!("  {:<16} {:<15} {}  {boots}, sent us {sent}", peer.name, peer.address, peer.node.short()));
+        lines.push(format!("  {:<16} {:<15} {}  {boots}, sent us {sent}", peer.name, peer.address, peer.node.0.short()));
     }
     lines.push(format!("\nblobs ({})", status.blobs.len()));
     for blob in &status.blobs {

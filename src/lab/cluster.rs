@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use netlab::{Capture, EventLog, Firmware, Host, Lab, LabOptions, Mac, Machine, MachineSpec, Process, Switch, Uefi};
+use netlab::{Capture, EventLog, Firmware, Host, Lab, LabOptions, Mac, Machine, MachineSpec, Process, Switch};
 
 use super::assets::{Assets, RootKind};
 use crate::event::{Event, Source};
@@ -151,13 +151,13 @@ impl Cluster {
     pub fn power_on(&self, name: &str, mac: Option<Mac>) -> anyhow::Result<MachineNode> {
         let firmware = match self.options.boot {
             Boot::Bios => Firmware::Bios,
-            Boot::Uefi => Firmware::Uefi(Uefi::default()),
+            Boot::Uefi => Firmware::uefi(),
         };
         let mut spec = MachineSpec::new(name, firmware).memory_mib(MACHINE_MEMORY_MIB);
         if let Some(mac) = mac {
             spec = spec.mac(mac);
         }
-        let machine = self.lab.machine(spec, &self.switch)?;
+        let machine = self.lab.machine(&spec, &self.switch)?;
         Ok(MachineNode { name: name.to_owned(), machine })
     }
 }

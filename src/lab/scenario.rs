@@ -10,11 +10,15 @@ use std::path::Path;
 use anyhow::{Context, ensure};
 use fabric::id::Hash;
 use netlab::{LinkShape, Mac, wait_until};
-use pxe::dhcp::{ClientKey, MemberId, rank};
+use fabric::trust::Settings;
+use pxe::dhcp::rank::rank;
+use pxe::dhcp::{ClientKey, MemberId};
 
 use super::cluster::{Cluster, HostNode, MachineNode, STEP_DEADLINE, Started, by_address};
 use crate::event::Event;
 
+/// The origin's link at first: slow enough that the root is still to come when the boot blobs are there.
+const ORIGIN_BIT: u64 = 80_000_000;
 /// The origin's link while the first root is held back, so that a second machine can power on meanwhile.
 const SLOW_ORIGIN_BIT: u64 = 8_000_000;
 /// Least share of its root that a machine takes from each of two equal seeders, percent.
@@ -53,6 +57,7 @@ pub struct Survivor {
 /// The first expectation that does not hold.
 pub fn relay(cluster: &Cluster, report: Report<'_>) -> anyhow::Result<(Survivor, Survivor)> {
     let origin = cluster.start_host("origin", cluster.make_home("origin")?, &[])?;
+    origin.host.port().shape(LinkShape::rate(ORIGIN_BIT))?;
     check(report, "the origin gave itself an address", origin.node.address.to_string());
 
     let a = cluster.power_on("a", None)?;
@@ -178,14 +183,16 @@ pub fn bereft(cluster: &Cluster, dying: Survivor, staying: &Survivor, report: Re
 pub fn mac_answered_by(responder: &Started, nodes: &[&Started]) -> anyhow::Result<Mac> {
     let member = |node: &Started| -> anyhow::Result<MemberId> {
         let hash: Hash = node.node.parse()?;
-        Ok(MemberId::from_bytes(*hash.as_bytes()))
+        Ok(MemberId::new(*hash.as_bytes()))
     };
     let members = nodes.iter().map(|node| member(node)).collect::<anyhow::Result<Vec<_>>>()?;
     let wanted = member(responder)?;
+    // Lab fabrics have the settings that `init` gives when nothing is said.
+    let pool_size = Settings::default_for_bare_switch("lab").pool_size();
     (0..=255u8)
         .map(|last| [0x52, 0x54, 0x00, 0xea, 0x51, last])
-        .find(|mac| rank(&members, &ClientKey::ethernet(*mac)).first() == Some(&wanted))
-        .map(Mac::from)
+        .find(|mac| rank(&members, &ClientKey::ethernet(*mac), pool_size).first() == Some(&wanted))
+        .map(Mac)
         .context("no hardware address is answered by that node")
 }
 

@@ -46,8 +46,8 @@ pub(crate) struct Legacy {
     pub config: super::config::NodeConfig,
     /// Its secret key, so that it stays the same node.
     pub key: Vec<u8>,
-    /// Its replicated soft state (leases), in the swarm's encoding.
-    pub records: Vec<u8>,
+    /// The leases it knows, in the encoding in which they are replicated.
+    pub leases: Vec<u8>,
     /// What the sockets are, in the order in which they follow.
     pub sockets: Vec<SocketRole>,
 }
@@ -62,6 +62,8 @@ pub(crate) enum SocketRole {
     Tftp,
     /// The bound socket of the DHCP service.
     Dhcp,
+    /// The bound socket of the PXE boot service, port 4011.
+    DhcpBoot,
 }
 
 /// A client's request together with the connection that waits for the answer.
@@ -221,12 +223,12 @@ mod tests {
         let legacy = Legacy {
             config: NodeConfig::example(),
             key: vec![7; 68],
-            records: vec![1; 100_000],
+            leases: vec![1; 100_000],
             sockets: vec![SocketRole::Http],
         };
         bequeath(asked.stream, &legacy, &[service.into()]).await.unwrap();
         let (inherited, mut sockets) = heir.await.unwrap();
-        assert_eq!((inherited.key, inherited.records.len()), (vec![7; 68], 100_000));
+        assert_eq!((inherited.key, inherited.leases.len()), (vec![7; 68], 100_000));
         let (role, socket) = sockets.remove(0);
         assert_eq!(role, SocketRole::Http);
         assert_eq!(std::net::TcpListener::from(socket).local_addr().unwrap(), address);

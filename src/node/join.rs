@@ -4,17 +4,19 @@
 //! is held is not fetched. Every failure is told as an event with a remedy and tried again for ever, with growing pauses:
 //! peers come and go, and a machine without a root has nothing better to do.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use fabric::content::{BlobIndex, BlobRef};
-use fabric::exchange::{ExchangeHandle, Priority};
-use fabric::id::ObjectId;
+use fabric::exchange::{ExchangeEvent, ExchangeHandle, Priority};
+use fabric::id::{BlobId, NodeId, ObjectId};
 use fabric::store::{Blob, Store};
-use fabric::swarm::SwarmHandle;
+use fabric::swarm::{AnnouncedKind, Announcement, SwarmHandle};
 use fabric::trust::{Release, Settings, SignedRelease, SignedSettings, TrustRoot};
+use tokio::sync::broadcast;
 
 use super::view::{KnownRelease, View};
 use crate::event::{Event, Events, Source};
@@ -121,42 +123,62 @@ impl Join {
         }
         let index = BlobIndex::decode(&self.object(reference.index).await?)?;
         ensure!(index.reference() == *reference, "the index is one of another blob");
-        let mut fetch = self.exchange.fetch(index, priority).await?;
+        let fetch = self.exchange.fetch(index, priority).await?;
+        let tally = Tally::start(&self.exchange, reference.blob);
         let mut progress = fetch.progress();
         let mut pace = tokio::time::interval(PROGRESS_PACE);
         let blob = loop {
             tokio::select! {
                 done = fetch.wait() => break done?,
                 _ = pace.tick() => {
-                    let now = *progress.borrow_and_update();
-                    let (bytes, total, peers) = (now.bytes, now.total, now.peers);
+                    let (bytes, total, peers) = {
+                        let now = progress.borrow_and_update();
+                        (now.bytes, now.total, now.peers)
+                    };
                     self.events.emit(Event::Progress { role: role.to_owned(), bytes, total, peers });
                 }
             }
         };
         let bytes = reference.size;
         self.events.emit(Event::Progress { role: role.to_owned(), bytes, total: bytes, peers: 0 });
-        let sources = self.sources(reference).await;
+        let sources = self.sources(tally.end());
         self.events.emit(Event::BlobComplete { role: role.to_owned(), blob: reference.blob.to_string(), bytes, sources });
         Ok(blob)
     }
 
-    /// Who sent how much of a blob.
-    async fn sources(&self, reference: &BlobRef) -> Vec<Source> {
+    fn sources(&self, tally: BTreeMap<NodeId, u64>) -> Vec<Source> {
         let members = self.view.members();
-        let from = self.exchange.sources(&reference.blob).await;
-        from.into_iter()
-            .map(|(node, bytes)| {
-                let member = members.iter().find(|member| member.info.node == node);
-                let address = member.map(|member| member.info.address.to_string()).unwrap_or_default();
-                Source { node: node.to_string(), address, bytes }
-            })
-            .collect()
+        let address = |node: NodeId| members.iter().find(|member| member.info.node == node).map(|member| member.info.address);
+        let source = |(node, bytes): (NodeId, u64)| Source {
+            node: node.to_string(),
+            address: address(node).map(|address| address.to_string()).unwrap_or_default(),
+            bytes,
+        };
+        tally.into_iter().map(source).collect()
+    }
+
+    /// Tells the fabric what was verified here.
+    pub(crate) async fn announce(&self, release: &KnownRelease, settings: &Settings) {
+        let mut heads = vec![Announcement {
+            kind: AnnouncedKind::Release,
+            name: release.release.name.clone(),
+            generation: release.release.generation,
+            object: release.id,
+        }];
+        if let Ok(Some(object)) = self.store.head(SETTINGS_HEAD) {
+            let (name, generation) = (settings.name.clone(), settings.generation);
+            heads.push(Announcement { kind: AnnouncedKind::Settings, name, generation, object });
+        }
+        for head in heads {
+            if let Err(error) = self.swarm.announce(head).await {
+                tracing::warn!(%error, "an announcement was not made");
+            }
+        }
     }
 
     /// A small object: from the store, else from the peers; kept in the store.
     async fn object(&self, id: ObjectId) -> anyhow::Result<bytes::Bytes> {
-        if let Some(bytes) = self.store.object(&id)? {
+        if let Some(bytes) = self.store.object(&id) {
             return Ok(bytes);
         }
         let bytes = self.swarm.object(id, None).await.with_context(|| format!("cannot get object {id}"))?;
@@ -182,6 +204,33 @@ impl Join {
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+}
+
+/// Counts who sends how much of one blob, by the exchange's events. Ends when it is dropped.
+struct Tally {
+    events: broadcast::Receiver<ExchangeEvent>,
+    blob: BlobId,
+}
+
+impl Tally {
+    fn start(exchange: &ExchangeHandle, blob: BlobId) -> Self {
+        Self { events: exchange.events(), blob }
+    }
+
+    /// What was sent since the start, by sender. Should more events have come than are kept, the oldest are missing.
+    fn end(mut self) -> BTreeMap<NodeId, u64> {
+        use broadcast::error::TryRecvError;
+        let mut tally = BTreeMap::new();
+        loop {
+            match self.events.try_recv() {
+                Ok(ExchangeEvent::RunDone { blob, peer, bytes, .. }) if blob == self.blob => {
+                    *tally.entry(peer).or_default() += bytes;
+                }
+                Ok(_) | Err(TryRecvError::Lagged(_)) => {}
+                Err(TryRecvError::Empty | TryRecvError::Closed) => return tally,
+            }
         }
     }
 }

@@ -9,6 +9,8 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use pxe::bind::{self, BindError, BindOptions};
+use pxe::dhcp::driver::Sockets as DhcpSockets;
+use pxe::dhcp::interface::Interface;
 use pxe::files::{BootFiles, Service};
 use pxe::http::{HttpConfig, HttpServer};
 use pxe::service_event::{EventSink, Finished, Outcome, ServiceEvent};
@@ -16,6 +18,7 @@ use pxe::tftp::{TftpConfig, TftpServer};
 use tokio::net::{TcpListener, UdpSocket};
 use tokio_util::sync::CancellationToken;
 
+use super::config::{DhcpMode, NodeConfig};
 use super::control::SocketRole;
 use crate::event::{Event, Events};
 
@@ -38,6 +41,29 @@ impl Sockets {
     fn take(&mut self, role: SocketRole) -> Option<OwnedFd> {
         let position = self.inherited.iter().position(|(kind, _)| *kind == role)?;
         Some(self.inherited.swap_remove(position).1)
+    }
+
+    /// Binds the boot services' sockets now, to be used when they start.
+    pub(crate) fn bind_boot(&mut self, config: &NodeConfig) -> anyhow::Result<()> {
+        if config.dhcp == DhcpMode::Full && !self.has(SocketRole::Dhcp) {
+            let DhcpSockets { server, boot } = DhcpSockets::bind(&Interface::find(&config.interface)?)?;
+            self.inherited.push((SocketRole::Dhcp, server.into()));
+            self.inherited.extend(boot.map(|boot| (SocketRole::DhcpBoot, boot.into())));
+        }
+        if !self.has(SocketRole::Tftp) {
+            self.inherited.push((SocketRole::Tftp, bind_tftp(&config.interface)?.into_std()?.into()));
+        }
+        Ok(())
+    }
+
+    fn has(&self, role: SocketRole) -> bool {
+        self.inherited.iter().any(|(kind, _)| *kind == role)
+    }
+
+    /// The inherited sockets of the DHCP service, if there are any.
+    pub(crate) fn take_dhcp(&mut self) -> Option<DhcpSockets> {
+        let server = self.take(SocketRole::Dhcp)?;
+        Some(DhcpSockets::from_fds(server, self.take(SocketRole::DhcpBoot)))
     }
 
     /// Keeps a duplicate of `socket` for the agent after this one.
@@ -92,14 +118,15 @@ pub(crate) fn start_tftp(
     events: &Events,
     stop: CancellationToken,
 ) -> anyhow::Result<TftpServer> {
-    let options = BindOptions { device: Some(interface.to_owned()), ..BindOptions::default() };
-    let socket = sockets.obtain(
-        SocketRole::Tftp,
-        |socket| UdpSocket::from_std(socket.into()),
-        || bind::udp(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, TFTP_PORT).into(), &options),
-    )?;
+    let adopt = |socket: OwnedFd| UdpSocket::from_std(socket.into());
+    let socket = sockets.obtain(SocketRole::Tftp, adopt, || bind_tftp(interface))?;
     let config = TftpConfig { events: Arc::new(Served(events.clone())), ..TftpConfig::default() };
     TftpServer::serve(socket, files, config, stop).context("cannot start the TFTP service")
+}
+
+fn bind_tftp(interface: &str) -> Result<UdpSocket, BindError> {
+    let options = BindOptions { device: Some(interface.to_owned()), ..BindOptions::default() };
+    bind::udp(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, TFTP_PORT).into(), &options)
 }
 
 /// Turns what the services tell into the node's events.

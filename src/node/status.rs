@@ -85,3 +85,13 @@ pub struct LeaseStatus {
     /// `offered`, `bound`, …
     pub state: String,
 }
+
+impl From<&pxe::dhcp::LeaseRecord> for LeaseStatus {
+    fn from(lease: &pxe::dhcp::LeaseRecord) -> Self {
+        Self {
+            address: lease.address,
+            client: lease.holder.to_string(),
+            state: format!("{:?}", lease.state).to_lowercase(),
+        }
+    }
+}

@@ -12,7 +12,7 @@ use fabric::id::{Hash, NodeId, ObjectId};
 use fabric::store::Store;
 use fabric::swarm::MemberInfo;
 use fabric::trust::{Release, Settings};
-use pxe::dhcp::DhcpHandle;
+use pxe::dhcp::driver::DhcpHandle;
 use tokio::sync::watch;
 
 use super::config::NodeConfig;
@@ -35,6 +35,8 @@ pub(crate) struct View {
     state: RwLock<State>,
     /// The fabric's settings, once they are known.
     settings: watch::Sender<Option<Settings>>,
+    /// A release that a peer announced, not checked in any way.
+    announced: watch::Sender<Option<ObjectId>>,
     /// Handles that exist once their service has started.
     services: Mutex<Services>,
 }
@@ -67,7 +69,7 @@ pub(crate) struct Member {
 #[derive(Default)]
 struct Services {
     exchange: Option<ExchangeHandle>,
-    dhcp: Option<DhcpHandle>,
+    dhcp: Option<Arc<DhcpHandle>>,
 }
 
 impl View {
@@ -81,7 +83,7 @@ impl View {
             serves_boot: false,
         };
         let settings = watch::Sender::new(None);
-        Self { node, store, state: RwLock::new(state), settings, services: Mutex::default() }
+        Self { node, store, state: RwLock::new(state), settings, announced: watch::Sender::new(None), services: Mutex::default() }
     }
 
     fn read(&self) -> std::sync::RwLockReadGuard<'_, State> {
@@ -133,6 +135,16 @@ impl View {
         changes.wait_for(Option::is_some).await.ok()?.clone()
     }
 
+    /// A release that a peer announces, waiting for one if there is none yet.
+    pub(crate) async fn wait_announced_release(&self) -> Option<ObjectId> {
+        let mut changes = self.announced.subscribe();
+        *changes.wait_for(Option::is_some).await.ok()?
+    }
+
+    pub(crate) fn set_announced_release(&self, id: ObjectId) {
+        self.announced.send_replace(Some(id));
+    }
+
     pub(crate) fn set_settings(&self, settings: Settings) {
         self.settings.send_replace(Some(settings));
     }
@@ -157,11 +169,11 @@ impl View {
         self.services().exchange = Some(handle);
     }
 
-    pub(crate) fn set_dhcp(&self, handle: DhcpHandle) {
+    pub(crate) fn set_dhcp(&self, handle: Arc<DhcpHandle>) {
         self.services().dhcp = Some(handle);
     }
 
-    pub(crate) fn dhcp(&self) -> Option<DhcpHandle> {
+    pub(crate) fn dhcp(&self) -> Option<Arc<DhcpHandle>> {
         self.services().dhcp.clone()
     }
 
@@ -171,7 +183,7 @@ impl View {
         let members = self.members();
         let mut ranked: Vec<_> = members
             .iter()
-            .filter(|member| member.info.serves_boot)
+            .filter(|member| member.info.boots)
             .map(|member| {
                 let mut seed = member.info.node.0.as_bytes().to_vec();
                 seed.extend(client.octets());
@@ -194,11 +206,13 @@ impl View {
             (services.exchange.clone(), services.dhcp.clone())
         };
         let fetched = match exchange {
-            Some(exchange) => exchange.fetched_from().await,
-            None => BTreeMap::new(),
+            Some(exchange) => exchange.report().await,
+            None => None,
         };
+        let peers = fetched.into_iter().flat_map(|report| report.peers);
+        let fetched: BTreeMap<_, _> = peers.map(|peer| (peer.peer, peer.bytes)).collect();
         let leases = match dhcp {
-            Some(dhcp) => dhcp.leases().await.iter().map(LeaseStatus::from).collect(),
+            Some(dhcp) => dhcp.leases().await.unwrap_or_default().iter().map(LeaseStatus::from).collect(),
             None => Vec::new(),
         };
         let state = self.read();
@@ -208,13 +222,13 @@ impl View {
             name: member.info.name.clone(),
             address: member.info.address,
             connected: member.connected,
-            serves_boot: member.info.serves_boot,
+            serves_boot: member.info.boots,
             fetched: fetched.get(&member.info.node).copied().unwrap_or(0),
         });
         let blobs = self.store.blobs().into_iter().map(|info| BlobStatus {
-            role: release.and_then(|known| role(&known.release, info.blob)).unwrap_or("other").to_owned(),
-            blob: info.blob.0,
-            size: info.size,
+            role: release.and_then(|known| role(&known.release, info.reference.blob)).unwrap_or("other").to_owned(),
+            blob: info.reference.blob.0,
+            size: info.reference.size,
             held: info.held_bytes,
         });
         Status {

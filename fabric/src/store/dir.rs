@@ -29,10 +29,15 @@ pub(super) struct Dir {
     root: PathBuf,
     durable: bool,
     temporary: AtomicU64,
-    _lock: DirLock,
+    lock: DirLock,
 }
 
 impl Dir {
+    /// Lets go of the lock; see [`super::Store::release_lock`].
+    pub(super) fn release_lock(&self) {
+        self.lock.release();
+    }
+
     /// Makes what is missing, takes the lock, checks the format and empties `tmp`.
     pub(super) fn open(root: &Path, options: StoreOptions) -> Result<Self, StoreError> {
         let io = |action, path: &Path, source| StoreError::Io { action, path: path.into(), source };
@@ -42,7 +47,7 @@ impl Dir {
             root: root.to_path_buf(),
             durable: options.durable,
             temporary: AtomicU64::new(0),
-            _lock: lock,
+            lock,
         };
         dir.check_format()?;
         match fs::remove_dir_all(dir.tmp()) {

@@ -27,6 +27,8 @@ pub struct MemberInfo {
     pub address: Ipv4Addr,
     /// Where it serves blobs and boot files over HTTP; 0 if it does not.
     pub http_port: u16,
+    /// Whether it boots bare machines: answers their DHCP and serves them the boot blobs.
+    pub boots: bool,
     /// Where it listens for peers. The swarm fills in the port it got if it is 0.
     pub swarm_port: u16,
     /// The hardware address of its interface on the fabric's network.
@@ -46,6 +48,7 @@ impl MemberInfo {
             name: name.into(),
             address,
             http_port: 0,
+            boots: false,
             swarm_port: 0,
             mac: None,
             version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -1,0 +1,498 @@
+//! The agent: store, swarm, exchange and boot services put together as one node.
+//!
+//! One program run is one node. It begins in one of three ways ([`Start`]): an operator's `up`, the first stage of a bare
+//! machine, or the service of a booted system, which takes over from the first stage's agent. From then on all are
+//! equal: hold the release, boot blobs first; serve; boot others.
+//!
+//! | part | owns |
+//! |---|---|
+//! | [`config`], [`status`] | what a node is told, and what it tells |
+//! | [`view`] | what it knows at the moment |
+//! | [`join`] | coming to hold a release |
+//! | [`files`], [`script`], [`arriving`] | what it serves |
+//! | [`services`], [`boot`] | HTTP, TFTP and DHCP in this program |
+//! | [`neighbours`] | the swarm's events, carried to exchange, DHCP and view |
+//! | [`control`] | the socket for the command line and for the next agent |
+//! | [`own_address`] | an address on a switch where nobody gives one |
+//!
+//! # Tasks and the order of their end
+//! [`run`] owns everything. On a signal it cancels DHCP first (nobody new boots from a node that goes), then the swarm
+//! (peers hear it at once), then drains HTTP and TFTP within their own deadlines. On a take-over the same happens, except
+//! that the sockets go on living in the next agent. What was verified is in the store already.
+
+mod arriving;
+mod boot;
+pub mod config;
+pub(crate) mod control;
+mod files;
+mod join;
+mod neighbours;
+mod own_address;
+mod script;
+mod services;
+pub mod status;
+mod view;
+
+use std::net::SocketAddrV4;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use fabric::codec;
+use fabric::exchange::{Exchange, ExchangeConfig};
+use fabric::id::ObjectId;
+use fabric::store::{LockMode, Store, StoreOptions};
+use fabric::swarm::{
+    FabricTag, MemberInfo, NodeKey, ObjectSource, Swarm, SwarmConfig, SwarmHandle,
+};
+use fabric::trust::{Settings, SignedSettings};
+use pxe::dhcp::driver::DhcpHandle;
+use pxe::dhcp::{ClientKey, LeaseRecord, Mode};
+use pxe::files::BootFiles;
+use pxe::http::HttpServer;
+use pxe::tftp::TftpServer;
+use tokio::net::UnixListener;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::event::{Event, Events};
+use crate::home::{RELEASE_HEAD, SETTINGS_HEAD};
+use crate::link;
+use config::{DhcpMode, NodeConfig};
+use control::{Asked, Legacy, Request, SocketRole};
+use files::NodeFiles;
+use join::Join;
+use services::Sockets;
+use view::View;
+
+/// How a node begins.
+#[derive(Debug)]
+pub enum Start {
+    /// An operator said `up`.
+    Operator(NodeConfig),
+    /// The first stage of a bare machine; commands come on standard input.
+    FirstStage(NodeConfig),
+    /// The service of a booted system, over the state in this directory.
+    TakeOver(PathBuf),
+}
+
+/// How long a successor waits for its predecessor to let go of the store.
+const LOCK_PATIENCE: Duration = Duration::from_secs(10);
+/// File in the state directory with the configuration, for a service that has to start without a predecessor.
+const CONFIG_FILE: &str = "node.json";
+/// File in the state directory with the node's key.
+const KEY_FILE: &str = "node.key";
+/// What lease records are called in errors.
+const LEASES: &str = "leases";
+
+/// What a node begins with, however it begins.
+struct Beginning {
+    config: NodeConfig,
+    key: NodeKey,
+    leases: Vec<LeaseRecord>,
+    sockets: Sockets,
+    /// Whether an agent before has held everything already.
+    takes_over: bool,
+}
+
+/// Runs a node until it is told to end or the next agent takes over.
+///
+/// # Errors
+/// If the node cannot start; the message says what to do.
+pub async fn run(start: Start, events: Events) -> anyhow::Result<()> {
+    let commands = matches!(start, Start::FirstStage(_)).then(commands);
+    let beginning = begin(start).await?;
+    events.set_from(&beginning.config.name);
+    if let Some(path) = &beginning.config.events
+        && commands.is_none()
+    {
+        events.add_file(path)?;
+    }
+    let mut node = Node::assemble(beginning, events).await?;
+    node.serve(commands).await
+}
+
+async fn begin(start: Start) -> anyhow::Result<Beginning> {
+    let state = match start {
+        Start::Operator(config) | Start::FirstStage(config) => {
+            let state = &config.state;
+            std::fs::create_dir_all(state).with_context(|| format!("cannot make {}", state.display()))?;
+            let key = NodeKey::load_or_create(&state.join(KEY_FILE))?;
+            return Ok(Beginning { config, key, leases: vec![], sockets: Sockets::default(), takes_over: false });
+        }
+        Start::TakeOver(state) => state,
+    };
+    let (mut config, key, leases, sockets) = match control::inherit(&control::socket_path(&state)).await {
+        Ok((legacy, sockets)) => {
+            let key = NodeKey::from_bytes(&legacy.key)?;
+            (legacy.config, key, codec::decode(LEASES, &legacy.leases)?, Sockets::inherited(sockets))
+        }
+        // The agent before is gone already: its files are here.
+        Err(error) => {
+            tracing::warn!("{error:#}; going on from the files in {}", state.display());
+            let text = std::fs::read(state.join(CONFIG_FILE)).context("nothing to take over, and no configuration")?;
+            let config: NodeConfig = serde_json::from_slice(&text).context("the configuration is of another version")?;
+            (config, NodeKey::load_or_create(&state.join(KEY_FILE))?, vec![], Sockets::default())
+        }
+    };
+    // The booted system may have renamed the interface.
+    if let Some(name) = link::by_hardware_address(&config.mac)? {
+        config.interface = name;
+    }
+    Ok(Beginning { config, key, leases, sockets, takes_over: true })
+}
+
+/// Lines on standard input: what PID 1 of the first stage says.
+fn commands() -> mpsc::Receiver<String> {
+    let (sender, receiver) = mpsc::channel(4);
+    // A thread, because standard input cannot be waited for otherwise; it ends with the other side of the pipe.
+    std::thread::spawn(move || {
+        for line in std::io::stdin().lines() {
+            let Ok(line) = line else { return };
+            if sender.blocking_send(line).is_err() {
+                return;
+            }
+        }
+    });
+    receiver
+}
+
+struct Node {
+    view: Arc<View>,
+    store: Store,
+    key: NodeKey,
+    events: Events,
+    swarm: SwarmHandle,
+    me: MemberInfo,
+    join: Join,
+    http: Option<HttpServer>,
+    tftp: Option<TftpServer>,
+    dhcp: Option<Arc<DhcpHandle>>,
+    files: Arc<dyn BootFiles>,
+    sockets: Sockets,
+    leases: Vec<LeaseRecord>,
+    takes_over: bool,
+    control: UnixListener,
+    stop_swarm: CancellationToken,
+    stop_services: CancellationToken,
+    stop_dhcp: CancellationToken,
+}
+
+/// The store as the swarm's source of objects.
+struct StoredObjects(Store);
+
+impl ObjectSource for StoredObjects {
+    fn object(&self, id: &ObjectId) -> Option<bytes::Bytes> {
+        self.0.object(id)
+    }
+}
+
+impl Node {
+    async fn assemble(beginning: Beginning, events: Events) -> anyhow::Result<Self> {
+        let Beginning { mut config, key, leases, mut sockets, takes_over } = beginning;
+        let socket = control::socket_path(&config.state);
+        let control = if takes_over { control::bind_fresh(&socket)? } else { control::bind(&socket)? };
+        let store = open_store(&config, takes_over)?;
+        let settings = stored_settings(&store, &config)?;
+        ensure!(
+            config.release.is_some() || store.head(RELEASE_HEAD)?.is_some() || !config.first_peers.is_empty(),
+            "there is no image in {}: `bootfabric image build` makes one, or name a node that has one with --peer",
+            config.store.display()
+        );
+        if !config.volatile {
+            // An operator hears of a port in use now, not when the first machine powers on.
+            sockets.bind_boot(&config)?;
+        }
+        if config.address.is_none() {
+            let settings = settings.as_ref().context("no settings in the store: make a fabric with `bootfabric init`")?;
+            let address = own_address::take(&config.interface, settings).await?;
+            events.emit(Event::AddressTaken { address: address.address });
+            config.address = Some(address);
+        }
+        let address = config.address.context("the node has no address")?.address;
+        let http_port = config.http_port.or(settings.as_ref().map(|known| known.http_port)).unwrap_or(80);
+        let swarm_port = config.swarm_port.or(settings.as_ref().map(|known| known.swarm_port)).unwrap_or(7744);
+        write_config(&config)?;
+
+        let view = Arc::new(View::new(key.node_id(), store.clone(), config.clone()));
+        if let Some(settings) = settings {
+            view.set_settings(settings);
+        }
+        let files: Arc<dyn BootFiles> = Arc::new(NodeFiles::new(store.clone(), Arc::clone(&view)));
+        let stop_services = CancellationToken::new();
+        let at = SocketAddrV4::new(address, http_port);
+        let http =
+            services::start_http(&mut sockets, at, Arc::clone(&files), &events, stop_services.child_token())?;
+
+        let stop_swarm = CancellationToken::new();
+        let me = MemberInfo {
+            http_port,
+            swarm_port,
+            mac: mac_bytes(&config.mac),
+            ..MemberInfo::new(config.name.clone(), address)
+        };
+        let swarm_config = SwarmConfig {
+            key: key.clone(),
+            fabric: FabricTag::of(config.trust_root.as_bytes()),
+            listen: vec![(address, swarm_port).into()],
+            first_peers: config.first_peers.iter().map(|peer| (*peer, swarm_port).into()).collect(),
+            mdns: true,
+            me: me.clone(),
+            objects: Arc::new(StoredObjects(store.clone())),
+            shutdown: stop_swarm.clone(),
+        };
+        let (swarm, swarm_events) = Swarm::start(swarm_config).await?;
+        let exchange_config = ExchangeConfig::random().context("the system has no random numbers")?;
+        let (exchange, messages) = Exchange::start(store.clone(), exchange_config);
+        view.set_exchange(exchange.clone());
+        let join = Join {
+            store: store.clone(),
+            view: Arc::clone(&view),
+            swarm: swarm.clone(),
+            exchange,
+            events: events.clone(),
+            trust_root: config.trust_root,
+        };
+        neighbours::spawn(swarm_events, messages, &join);
+        Ok(Self {
+            view,
+            store,
+            key,
+            events,
+            swarm,
+            me,
+            join,
+            http: Some(http),
+            tftp: None,
+            dhcp: None,
+            files,
+            sockets,
+            leases,
+            takes_over,
+            control,
+            stop_swarm,
+            stop_services,
+            stop_dhcp: CancellationToken::new(),
+        })
+    }
+
+    /// Holds the release and serves until the end.
+    async fn serve(&mut self, mut commands: Option<mpsc::Receiver<String>>) -> anyhow::Result<()> {
+        let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+        let mut interrupt = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt())?;
+        let (booting, mut boot) = mpsc::channel(1);
+        let holding = tokio::spawn(hold(self.join.clone(), self.view.config(), self.takes_over, booting));
+        let ended = loop {
+            tokio::select! {
+                _ = terminate.recv() => break Ok(()),
+                _ = interrupt.recv() => break Ok(()),
+                Some(settings) = boot.recv() => {
+                    if let Err(error) = self.boot_others(&settings).await {
+                        break Err(error);
+                    }
+                }
+                asked = control::accept(&self.control) => {
+                    // A client that went away in the middle is its own trouble.
+                    if let Ok(Some(asked)) = asked
+                        && let Some(successor) = self.answer(asked).await
+                    {
+                        holding.abort();
+                        return self.bequeath(successor).await;
+                    }
+                }
+                Some(line) = next_command(&mut commands) => self.obey(&line),
+            }
+        };
+        holding.abort();
+        self.end().await;
+        ended
+    }
+
+    /// Starts what boots others.
+    async fn boot_others(&mut self, settings: &Settings) -> anyhow::Result<()> {
+        let config = self.view.config();
+        let files = Arc::clone(&self.files);
+        let stop = self.stop_services.child_token();
+        let interface = &config.interface;
+        let tftp = services::start_tftp(&mut self.sockets, interface, files, &self.events, stop)?;
+        self.tftp = Some(tftp);
+        if config.dhcp == DhcpMode::Full {
+            let own = mac_bytes(&config.mac).context("the interface's hardware address is not an Ethernet one")?;
+            let dhcp = boot::Dhcp {
+                interface,
+                mode: Mode::Full,
+                own: ClientKey::ethernet(own),
+                address: self.me.address,
+                http_port: self.me.http_port,
+                settings,
+                swarm: self.swarm.clone(),
+                events: self.events.clone(),
+            };
+            let handle = dhcp.start(&mut self.sockets, &self.stop_dhcp).await?;
+            handle.merge(std::mem::take(&mut self.leases)).await?;
+            self.view.set_dhcp(Arc::clone(&handle));
+            self.me.boots = true;
+            self.swarm.update_me(self.me.clone()).await?;
+            handle.set_members(boot::responders(&self.view.members())).await?;
+            self.dhcp = Some(handle);
+        }
+        self.view.set_serves_boot();
+        self.events.emit(Event::NodeStarted {
+            node: self.swarm.node().to_string(),
+            name: config.name,
+            address: self.me.address,
+            http_port: self.me.http_port,
+        });
+        Ok(())
+    }
+
+    /// Answers a client of the control socket; gives the connection back if it wants to take over.
+    async fn answer(&self, asked: Asked) -> Option<tokio::net::UnixStream> {
+        let Asked { request, mut stream } = asked;
+        match request {
+            Request::TakeOver => return Some(stream),
+            Request::Status => {
+                let view = Arc::clone(&self.view);
+                tokio::spawn(async move { control::answer(&mut stream, &view.status().await).await });
+            }
+            Request::Events => {
+                let mut events = self.events.subscribe();
+                tokio::spawn(async move {
+                    use tokio::sync::broadcast::error::RecvError;
+                    loop {
+                        match events.recv().await {
+                            Ok(record) if control::answer(&mut stream, &record).await.is_ok() => {}
+                            Err(RecvError::Lagged(_)) => {}
+                            Ok(_) | Err(RecvError::Closed) => return,
+                        }
+                    }
+                });
+            }
+        }
+        None
+    }
+
+    /// Does what PID 1 says.
+    fn obey(&self, line: &str) {
+        let Some(root) = line.strip_prefix("enter ") else {
+            tracing::warn!(line, "PID 1 says something unknown");
+            return;
+        };
+        let entered = nix::unistd::chdir(root).and_then(|()| nix::unistd::chroot(".")).and_then(|()| nix::unistd::chdir("/"));
+        match entered {
+            Ok(()) => self.events.emit(Event::Entered { root: root.to_owned() }),
+            Err(error) => tracing::error!(%error, root, "cannot enter the new root"),
+        }
+    }
+
+    /// Ends: nobody new, peers told, transfers drained.
+    async fn end(&mut self) {
+        self.stop_dhcp.cancel();
+        self.stop_swarm.cancel();
+        self.swarm.stopped().await;
+        self.stop_services.cancel();
+        self.drain().await;
+    }
+
+    async fn drain(&mut self) {
+        self.join.exchange.shutdown().await;
+        if let Some(tftp) = self.tftp.take() {
+            tftp.stopped().await;
+        }
+        if let Some(http) = self.http.take() {
+            http.stopped().await;
+        }
+    }
+
+    /// Leaves everything to the next agent and ends when the running transfers have.
+    async fn bequeath(&mut self, successor: tokio::net::UnixStream) -> anyhow::Result<()> {
+        let leases = match &self.dhcp {
+            Some(dhcp) => dhcp.leases().await.unwrap_or_default(),
+            None => Vec::new(),
+        };
+        self.stop_dhcp.cancel();
+        self.stop_services.cancel();
+        self.stop_swarm.cancel();
+        self.swarm.stopped().await;
+        self.join.exchange.shutdown().await;
+        self.store.release_lock();
+        let (roles, sockets): (Vec<SocketRole>, Vec<_>) = std::mem::take(&mut self.sockets).bequeath();
+        let legacy = Legacy {
+            config: self.view.config(),
+            key: self.key.to_bytes().to_vec(),
+            leases: codec::encode(LEASES, &leases)?,
+            sockets: roles,
+        };
+        control::bequeath(successor, &legacy, &sockets).await?;
+        drop(sockets);
+        self.drain().await;
+        Ok(())
+    }
+}
+
+async fn next_command(commands: &mut Option<mpsc::Receiver<String>>) -> Option<String> {
+    match commands {
+        Some(commands) => commands.recv().await,
+        None => None,
+    }
+}
+
+/// Comes to hold the release: boot blobs first, then `booting` starts what boots others, then the root.
+async fn hold(join: Join, config: NodeConfig, takes_over: bool, booting: mpsc::Sender<Settings>) {
+    for blob in join.store.blobs().into_iter().filter(|blob| blob.complete) {
+        if let Err(error) = join.exchange.seed(&blob.reference.blob).await {
+            tracing::warn!(%error, blob = %blob.reference.blob, "a blob cannot be served");
+        }
+    }
+    let stored = join.store.head(RELEASE_HEAD).ok().flatten();
+    let id = match config.release.or(stored) {
+        Some(id) => id,
+        None => match join.view.wait_announced_release().await {
+            Some(id) => id,
+            None => return,
+        },
+    };
+    let release = join.release(id).await;
+    let Some(settings) = join.view.wait_settings().await else { return };
+    if config.volatile {
+        join.memory(&release.release).await;
+    }
+    join.boot_blobs(&release.release).await;
+    join.announce(&release, &settings).await;
+    if booting.send(settings).await.is_err() {
+        return;
+    }
+    join.root(&release.release).await;
+    if takes_over {
+        let fetched = join.exchange.report().await.map_or(0, |report| report.peers.iter().map(|peer| peer.bytes).sum());
+        join.events.emit(Event::TookOver { fetched });
+    }
+}
+
+fn open_store(config: &NodeConfig, takes_over: bool) -> anyhow::Result<Store> {
+    let lock = if takes_over { LockMode::Wait(LOCK_PATIENCE) } else { LockMode::Fail };
+    Ok(Store::open(&config.store, StoreOptions { durable: !config.volatile, lock })?)
+}
+
+fn stored_settings(store: &Store, config: &NodeConfig) -> anyhow::Result<Option<Settings>> {
+    let Some(id) = store.head(SETTINGS_HEAD)? else { return Ok(None) };
+    let bytes = store.object(&id).context("the store has lost the fabric's settings")?;
+    Ok(Some(SignedSettings::decode(&bytes)?.verify(&config.trust_root)?))
+}
+
+/// Keeps the configuration where a service that has to start without a predecessor finds it.
+fn write_config(config: &NodeConfig) -> anyhow::Result<()> {
+    let path = config.state.join(CONFIG_FILE);
+    let write = || std::fs::write(&path, serde_json::to_vec_pretty(config)?);
+    write().with_context(|| format!("cannot write {}", path.display()))
+}
+
+fn mac_bytes(text: &str) -> Option<[u8; 6]> {
+    let mut bytes = [0; 6];
+    let mut parts = text.split(':');
+    for byte in &mut bytes {
+        *byte = u8::from_str_radix(parts.next()?, 16).ok()?;
+    }
+    parts.next().is_none().then_some(bytes)
+}

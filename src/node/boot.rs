@@ -1,0 +1,143 @@
+//! Booting others: DHCP (with its router advertisements) and TFTP, started once the boot blobs are held.
+//!
+//! Glue between the DHCP service and the swarm: lease records travel as the swarm's records, members rank as the
+//! service's responders, stages become events.
+//!
+//! Tasks: one that passes lease records on to the swarm, one that turns stages into events. Both end with the service.
+
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+use anyhow::Context;
+use fabric::codec;
+use fabric::id::NodeId;
+use fabric::swarm::{Record, SwarmHandle};
+use fabric::trust::Settings;
+use pxe::dhcp::config::LeaseTimes;
+use pxe::dhcp::driver::{self, DhcpHandle, Replication, Sockets as DhcpSockets};
+use pxe::dhcp::{ClientKey, Config, LeaseRecord, MemberId, Mode, Network, Subnet};
+use tokio_util::sync::CancellationToken;
+
+use super::control::SocketRole;
+use super::services::Sockets;
+use super::view::Member;
+use crate::event::{Event, Events};
+
+/// Topic of lease records among the swarm's records.
+pub(crate) const LEASES: u8 = 1;
+/// What lease records are called in errors.
+const LEASE: &str = "lease record";
+
+/// A node as the DHCP ranks know it.
+pub(crate) fn member_id(node: NodeId) -> MemberId {
+    MemberId::new(*node.0.as_bytes())
+}
+
+/// The subnet that `settings` describe, in the DHCP service's terms.
+pub(crate) fn subnet(settings: &Settings) -> anyhow::Result<Subnet> {
+    let network = Network::new(settings.subnet.network, settings.subnet.prefix)?;
+    Ok(Subnet { ranges: vec![(settings.pool_first, settings.pool_last)], ..Subnet::whole(network) })
+}
+
+/// What the DHCP service of one node is started with.
+pub(crate) struct Dhcp<'a> {
+    pub(crate) interface: &'a str,
+    pub(crate) mode: Mode,
+    pub(crate) own: ClientKey,
+    pub(crate) address: Ipv4Addr,
+    pub(crate) http_port: u16,
+    pub(crate) settings: &'a Settings,
+    pub(crate) swarm: SwarmHandle,
+    pub(crate) events: Events,
+}
+
+impl Dhcp<'_> {
+    /// Starts the service; it knows the leases that the swarm knows already.
+    pub(crate) async fn start(self, sockets: &mut Sockets, stop: &CancellationToken) -> anyhow::Result<Arc<DhcpHandle>> {
+        let mut config = Config::new(self.address, self.own, subnet(self.settings)?);
+        config.mode = self.mode;
+        config.http_port = self.http_port;
+        config.times = LeaseTimes {
+            boot: std::time::Duration::from_secs(self.settings.boot_lease_s.into()),
+            plain: std::time::Duration::from_secs(self.settings.lease_s.into()),
+            ..LeaseTimes::default()
+        };
+        let inherited = sockets.take_dhcp();
+        let me = member_id(self.swarm.node());
+        let (handle, replication) = driver::start(self.interface, config, me, inherited, stop)?;
+        if let Some(bound) = handle.sockets() {
+            keep(sockets, bound).context("cannot duplicate a socket")?;
+        }
+        let handle = Arc::new(handle);
+        let known = leases(&self.swarm.records(LEASES).await);
+        handle.merge(known).await?;
+        tokio::spawn(replicate(replication, self.swarm.clone()));
+        tokio::spawn(tell(handle.events(), self.events));
+        Ok(handle)
+    }
+}
+
+fn keep(sockets: &mut Sockets, bound: &DhcpSockets) -> std::io::Result<()> {
+    sockets.keep(SocketRole::Dhcp, &bound.server)?;
+    match &bound.boot {
+        Some(boot) => sockets.keep(SocketRole::DhcpBoot, boot),
+        None => Ok(()),
+    }
+}
+
+/// The live members that answer DHCP, in the service's terms.
+pub(crate) fn responders(members: &[Member]) -> Vec<MemberId> {
+    members.iter().filter(|member| member.info.boots).map(|member| member_id(member.info.node)).collect()
+}
+
+/// The lease records among the swarm's `records`. What cannot be read is another version's or a lie, and is left out.
+pub(crate) fn leases(records: &[Record]) -> Vec<LeaseRecord> {
+    let leases = records.iter().filter(|record| record.topic == LEASES);
+    leases
+        .filter_map(|record| {
+            let mut lease: LeaseRecord = codec::decode(LEASE, &record.value).ok()?;
+            // Time passed while it was on its way.
+            let age = u32::try_from(record.age.as_millis()).unwrap_or(u32::MAX);
+            lease.remaining_ms = lease.remaining_ms.saturating_sub(age);
+            Some(lease)
+        })
+        .collect()
+}
+
+async fn replicate(mut replication: Replication, swarm: SwarmHandle) {
+    while let Some(records) = replication.recv().await {
+        for lease in records {
+            let (Ok(key), Ok(value)) = (codec::encode(LEASE, &lease.holder), codec::encode(LEASE, &lease)) else {
+                continue;
+            };
+            if let Err(error) = swarm.put_record(LEASES, key, lease.counter, value).await {
+                tracing::debug!(%error, holder = %lease.holder, "a lease was not replicated");
+            }
+        }
+    }
+}
+
+async fn tell(mut stages: tokio::sync::broadcast::Receiver<pxe::dhcp::BootEvent>, events: Events) {
+    use tokio::sync::broadcast::error::RecvError;
+    loop {
+        match stages.recv().await {
+            Ok(stage) => events.emit(Event::Dhcp {
+                mac: stage.client.to_string(),
+                class: stage.class.map(|class| class.to_string()).unwrap_or_default(),
+                stage: name(&stage.stage),
+                address: stage.address,
+            }),
+            Err(RecvError::Lagged(_)) => {}
+            Err(RecvError::Closed) => return,
+        }
+    }
+}
+
+/// The name under which a fieldless value appears in JSON.
+pub(crate) fn name(value: &impl serde::Serialize) -> String {
+    match serde_json::to_value(value) {
+        Ok(serde_json::Value::String(name)) => name,
+        Ok(serde_json::Value::Object(fields)) => fields.keys().next().cloned().unwrap_or_default(),
+        _ => String::new(),
+    }
+}
