@@ -34,12 +34,13 @@ pub enum Message {
         /// The new runs.
         runs: Vec<Run>,
     },
-    /// "I am fetching this blob: tell me what you have of it, now and as it grows."
+    /// "Tell me what you have of this blob, now and as it grows": said by those who fetch it, and by a seeder that
+    /// watches its first copy spread.
     Interested {
         /// The blob.
         blob: BlobId,
     },
-    /// "I no longer fetch this blob" (complete or given up).
+    /// "Tell me no more of this blob" (complete, or given up).
     NotInterested {
         /// The blob.
         blob: BlobId,
@@ -56,4 +57,42 @@ pub enum Message {
         /// The blob.
         blob: BlobId,
     },
+    /// "Of what I have, ask me for these runs, in this order, and for nothing else until I say [`Message::Open`]": a seeder
+    /// under a flash crowd gives each neighbour different chunks, so that one copy leaves it and the crowd has the blob.
+    Offer {
+        /// The blob.
+        blob: BlobId,
+        /// The runs offered, besides those offered before.
+        runs: Vec<Run>,
+    },
+    /// "Ask me for whatever I have of this blob": ends what the first [`Message::Offer`] began.
+    Open {
+        /// The blob.
+        blob: BlobId,
+    },
+}
+
+impl Message {
+    /// The blob that the message is about.
+    #[must_use]
+    pub fn blob(&self) -> BlobId {
+        match self {
+            Self::Bitfield { blob, .. }
+            | Self::Have { blob, .. }
+            | Self::Interested { blob }
+            | Self::NotInterested { blob }
+            | Self::Fetching { blob, .. }
+            | Self::Dropped { blob }
+            | Self::Offer { blob, .. }
+            | Self::Open { blob } => *blob,
+        }
+    }
+}
+
+impl Run {
+    /// The numbers of the chunks; empty if the run lies beyond the last possible number.
+    #[must_use]
+    pub fn chunks(self) -> std::ops::Range<u32> {
+        self.first..self.first.checked_add(self.count).unwrap_or(self.first)
+    }
 }

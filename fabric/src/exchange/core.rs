@@ -1,0 +1,393 @@
+//! The exchange's core: who asks whom for which run of chunks, as a pure state machine.
+//!
+//! Owns what the neighbours hold, what is missing, what is under way, and what to tell whom. Never touches a socket, a
+//! clock, a runtime or a byte of content: inputs are method calls that carry `now`, outputs are drained with
+//! [`Core::poll`] after each input until it returns `None`; then [`Core::deadline`] says when to call [`Core::tick`].
+//! A core with the same seed and inputs gives the same outputs.
+//!
+//! Nothing that a neighbour says is trusted: lengths and numbers are checked against the blob's index, what does not fit
+//! is counted as an offence, and a neighbour is not asked again after a bad chunk or too many offences.
+//!
+//! | file | concept |
+//! |---|---|
+//! | [`grid`] | cells: the units in which work is given out |
+//! | `view`, `blob` | what a neighbour holds; what we and all of them hold |
+//! | `peer`, `rate` | how fast a neighbour is and whether it may be asked |
+//! | `picker`, `fetch`, `schedule` | which cell, what is under way, which neighbour |
+//! | `governor`, `announce` | the seeder in a flash crowd; when to tell of new cells |
+
+mod announce;
+mod blob;
+mod fetch;
+mod governor;
+pub mod grid;
+mod incoming;
+mod peer;
+mod picker;
+mod rate;
+mod requests;
+mod rng;
+mod schedule;
+mod spread;
+pub(crate) mod time;
+mod view;
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::event::ExchangeEvent;
+use super::message::{Message, Run};
+use crate::bitfield::Bitfield;
+use crate::id::{BlobId, NodeId};
+use blob::Blob;
+pub use fetch::RequestId;
+use fetch::{Fetch, Flight};
+use grid::Grid;
+use peer::{Peer, Slot, Standing};
+use rate::Rate;
+pub use requests::Failure;
+use rng::Rng;
+pub use time::Time;
+
+/// Names a neighbour.
+pub type PeerKey = NodeId;
+
+/// Neighbours of one node. A swarm needs about 32; beyond this many the messages cost more than the choice gains.
+pub const MAX_PEERS: usize = 1024;
+
+/// What is known of a neighbour besides what it says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PeerHint {
+    /// Asked last: the machine that brought the blob, or one behind a narrow link.
+    pub origin: bool,
+}
+
+/// Which fetch goes first when a neighbour can be asked for several; higher is sooner.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Priority {
+    /// Content for later, such as the release of a coming rollout.
+    Prefetch,
+    /// The root filesystem of a node that boots.
+    Root,
+    /// What the next machine needs to boot: kernel, first stage, loaders.
+    Boot,
+}
+
+/// The order in which the cells of a blob are fetched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// Rarest first: best for the swarm.
+    Rarest,
+    /// Rarest first among this many cells after the first missing one: for a consumer that reads in order.
+    Window(u32),
+}
+
+/// What the driver has to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Output {
+    /// Fetch these bytes from the peer, then report with [`Core::stored`] and [`Core::finished`].
+    Request {
+        /// Names the request.
+        id: RequestId,
+        /// Whom to ask.
+        peer: PeerKey,
+        /// The blob.
+        blob: BlobId,
+        /// The chunks.
+        run: Run,
+        /// Their bytes in the blob.
+        bytes: Range<u64>,
+    },
+    /// Give the request up; nothing about it needs to be reported, whatever it has stored still may be.
+    Cancel(RequestId),
+    /// Send a message.
+    Send {
+        /// To whom.
+        to: PeerKey,
+        /// The message.
+        message: Message,
+    },
+    /// Something worth telling happened.
+    Event(ExchangeEvent),
+}
+
+/// The state machine.
+#[derive(Debug)]
+pub struct Core {
+    rng: Rng,
+    peers: BTreeMap<Slot, Peer>,
+    slots: BTreeMap<PeerKey, Slot>,
+    next_slot: Slot,
+    blobs: BTreeMap<BlobId, Blob>,
+    /// Fetches, the most urgent and then the oldest first.
+    fetches: BTreeMap<(Reverse<Priority>, u64), BlobId>,
+    flights: BTreeMap<RequestId, Flight>,
+    next_id: u64,
+    /// Bytes under way, over all peers, and how fast they come.
+    in_flight: u64,
+    rate: Rate,
+    /// The latest moment heard of.
+    seen: Time,
+    outputs: VecDeque<Output>,
+}
+
+impl Core {
+    /// A core that knows nothing; `seed` breaks its ties.
+    #[must_use]
+    pub fn new(seed: u64) -> Self {
+        Self {
+            rng: Rng::new(seed),
+            peers: BTreeMap::new(),
+            slots: BTreeMap::new(),
+            next_slot: 0,
+            blobs: BTreeMap::new(),
+            fetches: BTreeMap::new(),
+            flights: BTreeMap::new(),
+            next_id: 0,
+            in_flight: 0,
+            rate: Rate::default(),
+            seen: Time::default(),
+            outputs: VecDeque::new(),
+        }
+    }
+
+    /// The next thing to do.
+    pub fn poll(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// A neighbour can be asked and told. One already known is kept, with the new hint. Beyond [`MAX_PEERS`] it is ignored.
+    pub fn peer_up(&mut self, now: Time, key: PeerKey, hint: PeerHint) {
+        if let Some(peer) = self.slots.get(&key).and_then(|slot| self.peers.get_mut(slot)) {
+            peer.hint = hint;
+            if matches!(peer.standing, Standing::Resting(_)) {
+                peer.standing = Standing::Ready;
+            }
+        } else {
+            if self.peers.len() >= MAX_PEERS {
+                return;
+            }
+            self.slots.insert(key, self.next_slot);
+            self.peers.insert(self.next_slot, Peer::new(key, hint));
+            self.next_slot += 1;
+        }
+        let blobs: Vec<BlobId> =
+            self.blobs.iter().filter(|(_, blob)| blob.interested).map(|(&blob, _)| blob).collect();
+        for blob in blobs {
+            self.send(key, Message::Interested { blob });
+        }
+        self.schedule(now);
+    }
+
+    /// A neighbour is gone: what it was asked for is asked of others. A ban outlives it.
+    pub fn peer_down(&mut self, now: Time, key: PeerKey) {
+        let Some(&slot) = self.slots.get(&key) else { return };
+        self.drop_flights_of(slot);
+        for blob in self.blobs.values_mut() {
+            blob.forget(slot);
+        }
+        if let Some(peer) = self.peers.get_mut(&slot) {
+            if peer.standing == Standing::Banned {
+                peer.interests.clear();
+            } else {
+                self.peers.remove(&slot);
+                self.slots.remove(&key);
+            }
+        }
+        let ids: Vec<BlobId> = self.blobs.keys().copied().collect();
+        for blob in ids {
+            self.spread(now, blob);
+        }
+        self.schedule(now);
+    }
+
+    /// This node holds `have` of a blob and serves it. Held chunks are added to those known; a fetch goes on.
+    pub fn seed(&mut self, now: Time, grid: &Arc<Grid>, have: &Bitfield) {
+        if have.len() != grid.chunks() {
+            return;
+        }
+        let id = grid.blob();
+        if let Some(blob) = self.blobs.get_mut(&id) {
+            for run in blob::runs(have) {
+                blob.keep(run, |announcer, cell, holders| announcer.add(now, cell, holders));
+            }
+            self.spread(now, id);
+            return self.schedule(now);
+        }
+        self.blobs.insert(id, Blob::new(Arc::clone(grid), have.clone()));
+        let remembered = |(&slot, peer): (&Slot, &mut Peer)| peer.interests.remove(&id).then_some(slot);
+        let waiting: Vec<Slot> = self.peers.iter_mut().filter_map(remembered).collect();
+        for slot in waiting {
+            self.interest(slot, id, true);
+        }
+        self.spread(now, id);
+    }
+
+    /// Fetches what is missing of a blob; `have` is held already. A fetch that runs takes on the new priority and order.
+    pub fn fetch(&mut self, now: Time, grid: &Arc<Grid>, have: &Bitfield, priority: Priority, order: Order) {
+        self.seed(now, grid, have);
+        let id = grid.blob();
+        let Some(blob) = self.blobs.get_mut(&id) else { return };
+        if blob.complete() {
+            self.outputs.push_back(Output::Event(ExchangeEvent::BlobComplete { blob: id }));
+            return;
+        }
+        blob.fetch = Some(Fetch::new(now, priority, order, &blob.cells));
+        self.drop_flights_for(id);
+        self.fetches.retain(|_, other| *other != id);
+        self.next_id += 1;
+        self.fetches.insert((Reverse(priority), self.next_id), id);
+        self.spread(now, id);
+        self.schedule(now);
+    }
+
+    /// Stops fetching a blob; what is held of it is still served.
+    pub fn stop(&mut self, now: Time, id: BlobId) {
+        self.drop_flights_for(id);
+        self.fetches.retain(|_, other| *other != id);
+        if let Some(blob) = self.blobs.get_mut(&id) {
+            blob.fetch = None;
+        }
+        self.spread(now, id);
+        self.schedule(now);
+    }
+
+    /// Forgets a blob that is no longer held, and says so.
+    pub fn forget(&mut self, now: Time, id: BlobId) {
+        self.drop_flights_for(id);
+        self.fetches.retain(|_, other| *other != id);
+        if let Some(blob) = self.blobs.remove(&id) {
+            for (slot, view) in &blob.views {
+                if let Some(peer) = self.peers.get_mut(slot) {
+                    if view.interested {
+                        peer.remember(id);
+                    }
+                    let message = Message::Dropped { blob: id };
+                    self.outputs.push_back(Output::Send { to: peer.key, message });
+                }
+            }
+        }
+        self.schedule(now);
+    }
+
+    /// Time has passed: gives up what is late, announces what is due, asks where it can.
+    pub fn tick(&mut self, now: Time) {
+        self.expire(now);
+        let ids: Vec<BlobId> = self.blobs.keys().copied().collect();
+        for id in ids {
+            self.spread(now, id);
+        }
+        self.schedule(now);
+    }
+
+    /// When [`Core::tick`] is due, or `None` while nothing waits for time.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Time> {
+        let blobs =
+            self.blobs.values().flat_map(|blob| [blob.announcer.deadline(), blob.governor.deadline()]);
+        blobs.flatten().chain(self.request_deadline()).min()
+    }
+
+    /// Whether the whole blob is held here, as far as was reported.
+    #[must_use]
+    pub fn complete(&self, blob: &BlobId) -> bool {
+        self.blobs.get(blob).is_some_and(Blob::complete)
+    }
+
+    /// What was fetched from each neighbour, over all blobs.
+    #[must_use]
+    pub fn peer_reports(&self) -> Vec<PeerReport> {
+        let report = |peer: &Peer| PeerReport {
+            peer: peer.key,
+            bytes: peer.fetched,
+            requests: peer.answered,
+            rate: peer.rate.per_second(),
+            in_flight: peer.requests,
+            offences: peer.offences(),
+            banned: peer.standing == Standing::Banned,
+        };
+        self.peers.values().map(report).collect()
+    }
+
+    /// What is held and known of each blob.
+    #[must_use]
+    pub fn blob_reports(&self) -> Vec<BlobReport> {
+        self.blobs.keys().filter_map(|id| self.blob_report(id)).collect()
+    }
+
+    /// What is held and known of one blob.
+    #[must_use]
+    pub fn blob_report(&self, id: &BlobId) -> Option<BlobReport> {
+        let blob = self.blobs.get(id)?;
+        Some(BlobReport {
+            blob: *id,
+            size: blob.grid.size(),
+            held: blob.held,
+            fetching: blob.fetch.as_ref().map(|fetch| fetch.priority),
+            peers: blob.views.values().filter(|view| view.have.count() > 0).count(),
+            rate: self.rate.per_second(),
+        })
+    }
+
+    /// Says again all that `key` should know, after messages to it were lost.
+    pub fn refresh(&mut self, key: PeerKey) {
+        let Some(&slot) = self.slots.get(&key) else { return };
+        let ids: Vec<BlobId> = self.blobs.keys().copied().collect();
+        for id in ids {
+            let Some(blob) = self.blobs.get(&id) else { continue };
+            if blob.interested {
+                self.send(key, Message::Interested { blob: id });
+            }
+            if self.blobs.get(&id).and_then(|blob| blob.views.get(&slot)).is_some_and(|view| view.interested)
+            {
+                self.interest(slot, id, true);
+            }
+        }
+    }
+
+    fn send(&mut self, to: PeerKey, message: Message) {
+        self.outputs.push_back(Output::Send { to, message });
+    }
+
+    fn event(&mut self, event: ExchangeEvent) {
+        self.outputs.push_back(Output::Event(event));
+    }
+}
+
+/// What one neighbour has given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeerReport {
+    /// The neighbour.
+    pub peer: PeerKey,
+    /// Verified bytes fetched from it.
+    pub bytes: u64,
+    /// Requests that it answered.
+    pub requests: u64,
+    /// Bytes per second while busy, once measured.
+    pub rate: Option<u64>,
+    /// Requests under way.
+    pub in_flight: u32,
+    /// Broken promises and malformed messages.
+    pub offences: u32,
+    /// It is not asked any more.
+    pub banned: bool,
+}
+
+/// What is held of one blob.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BlobReport {
+    /// The blob.
+    pub blob: BlobId,
+    /// Its bytes.
+    pub size: u64,
+    /// Verified bytes held here.
+    pub held: u64,
+    /// The priority of the fetch, if one runs.
+    pub fetching: Option<Priority>,
+    /// Neighbours that hold a part of it.
+    pub peers: usize,
+    /// Bytes per second that come in, over all blobs.
+    pub rate: Option<u64>,
+}

@@ -1,0 +1,45 @@
+//! When to tell the neighbours which cells are newly held.
+//!
+//! A cell that hardly anybody has is announced at once: the swarm waits for it. One that many have is announced with
+//! others later: on a 25 Mbit/s link with 31 neighbours, a message for each cell would take a tenth of the link.
+
+use super::time::{MS, Time};
+
+/// Wait before a rare cell is announced: gathers what comes in one burst.
+const RARE_WAIT: u64 = 2 * MS;
+/// Wait before a common cell is announced.
+const COMMON_WAIT: u64 = 200 * MS;
+/// A cell with fewer holders than this besides us is rare. The seeder counts as one.
+const RARE: u16 = 3;
+
+/// Cells to announce and when.
+#[derive(Debug, Default)]
+pub(crate) struct Announcer {
+    cells: Vec<u32>,
+    due: Option<Time>,
+}
+
+impl Announcer {
+    /// `cell` is held now; `holders` neighbours have it too.
+    pub(crate) fn add(&mut self, now: Time, cell: u32, holders: u16) {
+        let due = now.after(if holders < RARE { RARE_WAIT } else { COMMON_WAIT });
+        self.cells.push(cell);
+        self.due = Some(self.due.map_or(due, |old| old.min(due)));
+    }
+
+    /// When the next announcement is due.
+    pub(crate) fn deadline(&self) -> Option<Time> {
+        self.due
+    }
+
+    /// The cells to announce now, ascending, if it is time.
+    pub(crate) fn take(&mut self, now: Time) -> Option<Vec<u32>> {
+        if self.due.is_none_or(|due| due > now) {
+            return None;
+        }
+        self.due = None;
+        let mut cells = std::mem::take(&mut self.cells);
+        cells.sort_unstable();
+        Some(cells)
+    }
+}

@@ -1,0 +1,152 @@
+//! One blob as this node knows it: what is held here and by whom among the neighbours.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::announce::Announcer;
+use super::fetch::Fetch;
+use super::governor::Governor;
+use super::grid::Grid;
+use super::peer::Slot;
+use super::view::View;
+use crate::bitfield::Bitfield;
+
+/// A blob held, partly held, or wanted.
+#[derive(Debug)]
+pub(crate) struct Blob {
+    pub(crate) grid: Arc<Grid>,
+    /// Chunks held here, verified.
+    pub(crate) have: Bitfield,
+    /// Their bytes.
+    pub(crate) held: u64,
+    /// Cells held here wholly.
+    pub(crate) cells: Bitfield,
+    pub(crate) views: BTreeMap<Slot, View>,
+    /// For each cell, how many neighbours hold it wholly.
+    pub(crate) holders: Vec<u16>,
+    pub(crate) fetch: Option<Fetch>,
+    pub(crate) governor: Governor,
+    pub(crate) announcer: Announcer,
+    /// We told the neighbours that we want to hear what they hold.
+    pub(crate) interested: bool,
+}
+
+impl Blob {
+    pub(crate) fn new(grid: Arc<Grid>, have: Bitfield) -> Self {
+        let cells = grid.whole_cells(&have);
+        let holders = vec![0; grid.cells() as usize];
+        let held = runs(&have).map(|run| grid.bytes_of(run)).map(|bytes| bytes.end - bytes.start).sum();
+        Self {
+            grid,
+            have,
+            held,
+            cells,
+            views: BTreeMap::new(),
+            holders,
+            fetch: None,
+            governor: Governor::default(),
+            announcer: Announcer::default(),
+            interested: false,
+        }
+    }
+
+    pub(crate) fn complete(&self) -> bool {
+        self.have.is_full()
+    }
+
+    /// Mean bytes of a cell.
+    pub(crate) fn cell_bytes(&self) -> u64 {
+        self.grid.size() / u64::from(self.grid.cells().max(1))
+    }
+
+    /// The view of `slot`, begun if there is none.
+    pub(crate) fn view(&mut self, slot: Slot) -> &mut View {
+        self.views.entry(slot).or_insert_with(|| View::new(&self.grid))
+    }
+
+    /// Neighbour `slot` also holds `chunks`.
+    pub(crate) fn learn(&mut self, slot: Slot, chunks: Range<u32>) {
+        let Self { grid, views, holders, governor, .. } = self;
+        let view = views.entry(slot).or_insert_with(|| View::new(grid));
+        view.learn(grid, chunks, |cell| {
+            if let Some(count) = holders.get_mut(cell as usize) {
+                *count = count.saturating_add(1);
+            }
+            governor.seen(cell);
+        });
+    }
+
+    /// Neighbour `slot` holds exactly `have`.
+    pub(crate) fn replace(&mut self, slot: Slot, have: &Bitfield) {
+        let chunks = self.grid.chunks();
+        self.unlearn(slot, 0..chunks);
+        let Self { grid, views, holders, governor, .. } = self;
+        let view = views.entry(slot).or_insert_with(|| View::new(grid));
+        for run in runs(have) {
+            view.learn(grid, run, |cell| {
+                if let Some(count) = holders.get_mut(cell as usize) {
+                    *count = count.saturating_add(1);
+                }
+                // A seeder's copy says nothing about what has reached the crowd.
+                if !have.is_full() {
+                    governor.seen(cell);
+                }
+            });
+        }
+    }
+
+    /// Neighbour `slot` does not hold `chunks`.
+    pub(crate) fn unlearn(&mut self, slot: Slot, chunks: Range<u32>) {
+        let Self { grid, views, holders, .. } = self;
+        if let Some(view) = views.get_mut(&slot) {
+            view.unlearn(grid, chunks, |cell| {
+                if let Some(count) = holders.get_mut(cell as usize) {
+                    *count = count.saturating_sub(1);
+                }
+            });
+        }
+    }
+
+    /// Forgets neighbour `slot`.
+    pub(crate) fn forget(&mut self, slot: Slot) {
+        self.unlearn(slot, 0..self.grid.chunks());
+        self.views.remove(&slot);
+        self.governor.lost(slot);
+        if self.governor.governing() {
+            self.governor.recount(&self.views, &self.grid);
+        }
+    }
+
+    /// These chunks are now held here; calls `gained` for each cell that thereby is held wholly.
+    pub(crate) fn keep(&mut self, chunks: Range<u32>, mut gained: impl FnMut(&mut Announcer, u32, u16)) {
+        for chunk in chunks.clone() {
+            if self.have.insert(chunk) {
+                let bytes = self.grid.bytes_of(chunk..chunk + 1);
+                self.held += bytes.end - bytes.start;
+            }
+        }
+        for cell in self.grid.cells_of(chunks) {
+            if !self.cells.has(cell) && self.have.has_all(self.grid.chunks_of(cell..cell + 1)) {
+                self.cells.insert(cell);
+                if let Some(fetch) = &mut self.fetch {
+                    fetch.missing.remove(cell);
+                }
+                gained(&mut self.announcer, cell, self.holders.get(cell as usize).copied().unwrap_or(0));
+            }
+        }
+    }
+}
+
+/// The runs of consecutive members of `bits`, ascending.
+pub(crate) fn runs(bits: &Bitfield) -> impl Iterator<Item = Range<u32>> + '_ {
+    let mut members = bits.iter().peekable();
+    std::iter::from_fn(move || {
+        let first = members.next()?;
+        let mut end = first + 1;
+        while members.next_if_eq(&end).is_some() {
+            end += 1;
+        }
+        Some(first..end)
+    })
+}

@@ -1,0 +1,215 @@
+//! A seeder under a flash crowd: gives every neighbour different cells until one copy is out.
+//!
+//! While the crowd asks for more than the seeder can give, each byte that it sends twice delays the last node. So it offers
+//! each cell to one neighbour, and that neighbour is the seeder of it for the others. When every cell has been seen in the
+//! crowd, everybody may ask for anything again.
+//!
+//! Offers under way are worth about [`AHEAD`] of sending: enough that the uplink never idles, and few, because a cell that
+//! shares the uplink with many others reaches its first neighbour late.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::grid::Grid;
+use super::peer::Slot;
+use super::rng::Rng;
+use super::time::{MS, SECOND, Time};
+use super::view::View;
+use crate::bitfield::Bitfield;
+
+/// Time's worth of sending that is offered ahead.
+const AHEAD: u64 = 150 * MS;
+/// Offers under way at least, also before anything has been measured.
+const MIN_OFFERS: u32 = 6;
+/// Offers under way at most for each neighbour.
+const MAX_PER_PEER: u32 = 8;
+/// An offer not seen fulfilled after this time, or after a few times the usual one, is made to somebody else.
+const MIN_PATIENCE: u64 = SECOND;
+/// How many times the usual time an offer may take.
+const PATIENCE: u64 = 6;
+
+/// Offers of one blob. Does nothing before [`Governor::start`].
+#[derive(Debug, Default)]
+pub(crate) struct Governor {
+    active: Option<Active>,
+    /// One copy has been seen in the crowd: governing is over for good.
+    copied: bool,
+}
+
+#[derive(Debug)]
+struct Active {
+    /// Cells not offered yet, in random order; those taken back are put in front.
+    fresh: VecDeque<u32>,
+    /// Cells offered and not seen in the crowd: to whom and when.
+    given: BTreeMap<u32, (Slot, Time)>,
+    /// Offers under way of each neighbour that knows it is governed.
+    load: BTreeMap<Slot, u32>,
+    /// Cells seen in the crowd.
+    out: Bitfield,
+    /// Cells per second seen coming out, and microseconds from offer to sight, smoothed.
+    pace: u64,
+    delay: u64,
+    sample: (Time, u32),
+}
+
+impl Governor {
+    pub(crate) fn governing(&self) -> bool {
+        self.active.is_some()
+    }
+
+    pub(crate) fn copied(&self) -> bool {
+        self.copied
+    }
+
+    /// Begins to govern. `out` are the cells that the crowd has.
+    pub(crate) fn start(&mut self, now: Time, out: Bitfield, rng: &mut Rng) {
+        let mut fresh: Vec<u32> = (0..out.len()).filter(|&cell| !out.has(cell)).collect();
+        rng.shuffle(&mut fresh);
+        self.active = Some(Active {
+            fresh: fresh.into(),
+            given: BTreeMap::new(),
+            load: BTreeMap::new(),
+            out,
+            pace: 0,
+            delay: 0,
+            sample: (now, 0),
+        });
+    }
+
+    /// Ends it; the neighbours that knew they were governed.
+    pub(crate) fn stop(&mut self) -> Vec<Slot> {
+        self.active.take().map(|active| active.load.into_keys().collect()).unwrap_or_default()
+    }
+
+    /// A neighbour in the crowd has `cell`.
+    pub(crate) fn seen(&mut self, cell: u32) {
+        let Some(active) = &mut self.active else { return };
+        if active.out.insert(cell) {
+            active.sample.1 += 1;
+            if active.out.is_full() {
+                self.copied = true;
+            }
+        }
+    }
+
+    /// `slot` is gone: what it was offered is offered to others.
+    pub(crate) fn lost(&mut self, slot: Slot) {
+        let Some(active) = &mut self.active else { return };
+        active.load.remove(&slot);
+        let back: Vec<u32> =
+            active.given.iter().filter(|(_, given)| given.0 == slot).map(|(&cell, _)| cell).collect();
+        for cell in back {
+            active.given.remove(&cell);
+            active.fresh.push_front(cell);
+        }
+    }
+
+    /// Some of the crowd may be gone: what only they had must go out again.
+    pub(crate) fn recount(&mut self, views: &BTreeMap<Slot, View>, grid: &Grid) {
+        let Some(active) = &mut self.active else { return };
+        let out = crowd_has(views, grid);
+        let lost: Vec<u32> = active.out.iter().filter(|&cell| !out.has(cell)).collect();
+        for cell in lost {
+            active.out.remove(cell);
+            active.fresh.push_front(cell);
+        }
+    }
+
+    /// The offers to make now: for each neighbour the cells, ascending. A neighbour that did not know yet that it is governed
+    /// gets an empty offer at least.
+    pub(crate) fn offers(&mut self, now: Time, crowd: &BTreeMap<Slot, &View>) -> BTreeMap<Slot, Vec<u32>> {
+        let mut offers = BTreeMap::new();
+        let Some(active) = &mut self.active else { return offers };
+        active.settle(now);
+        for &slot in crowd.keys() {
+            if let std::collections::btree_map::Entry::Vacant(entry) = active.load.entry(slot) {
+                entry.insert(0);
+                offers.insert(slot, Vec::new());
+            }
+        }
+        let limit = active.limit(u32::try_from(crowd.len()).unwrap_or(u32::MAX));
+        while (active.given.len() as u64) < u64::from(limit) {
+            let Some(cell) = active.next_fresh() else { break };
+            let willing = active.load.iter().filter(|&(slot, &load)| {
+                load < MAX_PER_PEER && crowd.get(slot).is_some_and(|view| !view.cells.has(cell))
+            });
+            let Some(slot) = willing.min_by_key(|&(_, &load)| load).map(|(&slot, _)| slot) else {
+                active.fresh.push_front(cell);
+                break;
+            };
+            active.given.insert(cell, (slot, now));
+            *active.load.entry(slot).or_default() += 1;
+            offers.entry(slot).or_default().push(cell);
+        }
+        offers
+    }
+
+    /// When an offer will have waited too long.
+    pub(crate) fn deadline(&self) -> Option<Time> {
+        let active = self.active.as_ref()?;
+        let oldest = active.given.values().map(|given| given.1).min()?;
+        Some(oldest.after(active.patience()))
+    }
+}
+
+impl Active {
+    fn limit(&self, crowd: u32) -> u32 {
+        let ahead = u32::try_from(self.pace.saturating_mul(AHEAD) / SECOND).unwrap_or(u32::MAX);
+        ahead.clamp(MIN_OFFERS, crowd.saturating_mul(MAX_PER_PEER).max(MIN_OFFERS))
+    }
+
+    fn patience(&self) -> u64 {
+        self.delay.saturating_mul(PATIENCE).max(MIN_PATIENCE)
+    }
+
+    fn next_fresh(&mut self) -> Option<u32> {
+        loop {
+            let cell = self.fresh.pop_front()?;
+            if !self.out.has(cell) {
+                return Some(cell);
+            }
+        }
+    }
+
+    /// Strikes off what has been seen, takes back what waited too long, and measures the pace.
+    fn settle(&mut self, now: Time) {
+        let (patience, out) = (self.patience(), &self.out);
+        let mut over = Vec::new();
+        for (&cell, &(slot, at)) in &self.given {
+            if out.has(cell) {
+                over.push((cell, slot, Some(now.since(at))));
+            } else if now.since(at) >= patience {
+                over.push((cell, slot, None));
+            }
+        }
+        for (cell, slot, delay) in over {
+            self.given.remove(&cell);
+            if let Some(load) = self.load.get_mut(&slot) {
+                *load = load.saturating_sub(1);
+            }
+            match delay {
+                Some(delay) => {
+                    self.delay = if self.delay == 0 { delay } else { self.delay - self.delay / 8 + delay / 8 }
+                }
+                None => self.fresh.push_back(cell),
+            }
+        }
+        let (since, count) = self.sample;
+        let elapsed = now.since(since);
+        if elapsed >= AHEAD {
+            let pace = u64::from(count) * SECOND / elapsed;
+            self.pace = if self.pace == 0 { pace } else { self.pace - self.pace / 4 + pace / 4 };
+            self.sample = (now, 0);
+        }
+    }
+}
+
+/// The cells that at least one neighbour without a whole copy has.
+pub(crate) fn crowd_has(views: &BTreeMap<Slot, View>, grid: &Grid) -> Bitfield {
+    let mut out = Bitfield::empty(grid.cells());
+    for view in views.values().filter(|view| !view.complete()) {
+        view.cells.iter().for_each(|cell| {
+            out.insert(cell);
+        });
+    }
+    out
+}

@@ -1,0 +1,217 @@
+//! Requests under way: what came of them, and what is done about those that fail or are late.
+
+use std::time::Duration;
+
+use super::super::event::ExchangeEvent;
+use super::super::message::Run;
+use super::fetch::{Fetch, Flight, RequestId};
+use super::peer::{Slot, Standing};
+use super::time::{SECOND, Time};
+use super::{Core, Output};
+use crate::id::BlobId;
+
+/// How a request ended when it did not bring what was asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Failure {
+    /// The peer does not hold the run: our view of it was wrong.
+    NotHeld,
+    /// The peer is busy.
+    Refused {
+        /// How long to leave it alone.
+        retry_after: Duration,
+    },
+    /// No connection, or it broke, or it stalled; in words.
+    Transport(String),
+    /// The peer broke the transport's protocol; in words.
+    Protocol(String),
+    /// The chunk with this number has the wrong hash.
+    BadChunk(u32),
+    /// Our own fault (a full disk): nobody is blamed. In words.
+    Local(String),
+}
+
+impl Core {
+    /// Chunks have been verified and kept, in part or whole of request `id`, or of one that was cancelled.
+    pub fn stored(&mut self, now: Time, id: BlobId, run: Run) {
+        let Some(blob) = self.blobs.get_mut(&id) else { return };
+        if !blob.grid.contains(run) {
+            return;
+        }
+        blob.keep(run.chunks(), |announcer, cell, holders| announcer.add(now, cell, holders));
+        if let Some(fetch) = &mut blob.fetch {
+            fetch.progress = now;
+        }
+        if blob.complete() && blob.fetch.take().is_some() {
+            self.drop_flights_for(id);
+            self.fetches.retain(|_, other| *other != id);
+            self.event(ExchangeEvent::BlobComplete { blob: id });
+        }
+        self.spread(now, id);
+    }
+
+    /// Request `id` is over. What it brought has been reported with [`Core::stored`] before.
+    pub fn finished(&mut self, now: Time, id: RequestId, result: Result<(), Failure>) {
+        let Some(flight) = self.land(id) else { return self.schedule(now) };
+        match result {
+            Ok(()) => self.delivered(now, &flight),
+            Err(failure) => self.failed(now, &flight, failure),
+        }
+        if let Some(blob) = self.blobs.get_mut(&flight.blob) {
+            // What it did not bring can be asked of anybody again.
+            let again = blob
+                .fetch
+                .as_ref()
+                .is_some_and(|fetch| flight.cells.clone().any(|cell| fetch.missing.has(cell)));
+            if again {
+                blob.views.values_mut().for_each(|view| view.exhausted = false);
+            }
+        }
+        self.cancel_losers(&flight);
+        self.schedule(now);
+    }
+
+    fn delivered(&mut self, now: Time, flight: &Flight) {
+        self.rate.received(now, flight.bytes);
+        let Some(peer) = self.peers.get_mut(&flight.slot) else { return };
+        peer.delivered(now, flight.bytes);
+        let (peer, blob, run, bytes) = (peer.key, flight.blob, flight.run, flight.bytes);
+        self.event(ExchangeEvent::RunDone { blob, peer, run, bytes });
+    }
+
+    fn failed(&mut self, now: Time, flight: &Flight, failure: Failure) {
+        let Some(peer) = self.peers.get_mut(&flight.slot) else { return };
+        let (key, slot, blob) = (peer.key, flight.slot, flight.blob);
+        let why = match failure {
+            Failure::NotHeld => {
+                if let Some(blob) = self.blobs.get_mut(&blob) {
+                    blob.unlearn(slot, flight.run.chunks());
+                }
+                self.offence(slot, "chunks that it said it holds");
+                "it does not hold the run".to_owned()
+            }
+            Failure::Refused { retry_after } => {
+                peer.failed(now, Some(u64::try_from(retry_after.as_micros()).unwrap_or(u64::MAX)));
+                "it is busy".to_owned()
+            }
+            Failure::Transport(why) => {
+                peer.failed(now, None);
+                why
+            }
+            Failure::Protocol(why) => {
+                peer.failed(now, None);
+                self.offence(slot, &why);
+                why
+            }
+            Failure::BadChunk(chunk) => {
+                self.event(ExchangeEvent::BadChunk { blob, peer: key, chunk });
+                self.ban(slot, format!("chunk {chunk} of blob {blob} had the wrong hash"));
+                format!("chunk {chunk} had the wrong hash")
+            }
+            Failure::Local(why) => why,
+        };
+        self.event(ExchangeEvent::RequestFailed { blob, peer: key, why });
+    }
+
+    /// Takes a request off the books.
+    fn land(&mut self, id: RequestId) -> Option<Flight> {
+        let flight = self.flights.remove(&id)?;
+        self.in_flight = self.in_flight.saturating_sub(flight.bytes);
+        if let Some(peer) = self.peers.get_mut(&flight.slot) {
+            peer.over(flight.bytes);
+        }
+        if let Some(fetch) = self.blobs.get_mut(&flight.blob).and_then(|blob| blob.fetch.as_mut()) {
+            fetch.over(flight.cells.clone());
+        }
+        Some(flight)
+    }
+
+    /// Gives up what else was asked for the same cells, where nothing of them is missing any more.
+    fn cancel_losers(&mut self, won: &Flight) {
+        let Some(fetch) = self.blobs.get(&won.blob).and_then(|blob| blob.fetch.as_ref()) else { return };
+        let settled = |flight: &Flight| {
+            flight.blob == won.blob
+                && flight.cells.start < won.cells.end
+                && won.cells.start < flight.cells.end
+                && !flight.cells.clone().any(|cell| fetch.missing.has(cell))
+        };
+        if !won.cells.clone().any(|cell| fetch.busy.has(cell)) {
+            return;
+        }
+        let losers: Vec<RequestId> =
+            self.flights.iter().filter(|(_, flight)| settled(flight)).map(|(&id, _)| id).collect();
+        self.cancel(losers);
+    }
+
+    /// Gives up everything asked of `slot`.
+    pub(super) fn drop_flights_of(&mut self, slot: Slot) {
+        let ids = self.flights.iter().filter(|(_, flight)| flight.slot == slot).map(|(&id, _)| id).collect();
+        self.cancel(ids);
+    }
+
+    /// Gives up everything asked for `blob`.
+    pub(super) fn drop_flights_for(&mut self, blob: BlobId) {
+        let ids = self.flights.iter().filter(|(_, flight)| flight.blob == blob).map(|(&id, _)| id).collect();
+        self.cancel(ids);
+    }
+
+    fn cancel(&mut self, ids: Vec<RequestId>) {
+        for id in ids {
+            if let Some(flight) = self.land(id) {
+                self.outputs.push_back(Output::Cancel(id));
+                if let Some(blob) = self.blobs.get_mut(&flight.blob) {
+                    blob.views.values_mut().for_each(|view| view.exhausted = false);
+                }
+            }
+        }
+    }
+
+    /// Gives up requests past their deadline; their peers rest.
+    pub(super) fn expire(&mut self, now: Time) {
+        let late: Vec<(RequestId, Slot)> = self
+            .flights
+            .iter()
+            .filter(|(_, flight)| flight.deadline <= now)
+            .map(|(&id, flight)| (id, flight.slot))
+            .collect();
+        for (id, slot) in late {
+            let Some(flight) = self.flights.get(&id) else { continue };
+            let blob = flight.blob;
+            if let Some(peer) = self.peers.get_mut(&slot) {
+                peer.failed(now, None);
+                let (peer, why) = (peer.key, "nothing came in the time it should have taken".to_owned());
+                self.event(ExchangeEvent::RequestFailed { blob, peer, why });
+            }
+            self.cancel(vec![id]);
+        }
+    }
+
+    /// When something about requests is due: a deadline, a race, the end of a rest, starvation.
+    pub(super) fn request_deadline(&self) -> Option<Time> {
+        let flights = self.flights.values().map(|flight| flight.deadline).min();
+        let racing = |fetch: &&Fetch| fetch.all_asked();
+        let races = self
+            .fetches
+            .values()
+            .filter_map(|id| self.blobs.get(id)?.fetch.as_ref())
+            .any(|fetch| racing(&fetch))
+            .then(|| self.flights.values().map(|flight| flight.expected).filter(|&at| at > self.seen).min())
+            .flatten();
+        let rests = self.peers.values().filter_map(|peer| match peer.standing {
+            Standing::Resting(until) if until > self.seen => Some(until),
+            _ => None,
+        });
+        let starving = self
+            .fetches
+            .values()
+            .filter_map(|id| self.blobs.get(id)?.fetch.as_ref())
+            .map(|fetch| fetch.progress.after(super::schedule::STARVING))
+            .filter(|&at| at > self.seen);
+        [flights, races, rests.min(), starving.min()].into_iter().flatten().min()
+    }
+}
+
+/// How long a request may take before it is given up: several times what it should, and never less than a slow start or a
+/// busy queue can take.
+pub(super) fn patience(expected: u64) -> u64 {
+    (2 * SECOND).saturating_add(expected.saturating_mul(4))
+}

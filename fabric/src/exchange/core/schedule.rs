@@ -1,0 +1,179 @@
+//! Whom to ask now, and for what.
+//!
+//! For each fetch, the most urgent first, every neighbour with room is asked for the rarest cell that it holds. The poorest
+//! neighbours come first: they are the ones whom others ask least, and so the seeder, richest of all, is asked last. Of a
+//! seeder that governs a crowd only what it offers is asked.
+
+use super::fetch::{Flight, RequestId, span};
+use super::peer::Slot;
+use super::picker::Choice;
+use super::requests::patience;
+use super::time::{MS, SECOND, Time};
+use super::{Core, Output};
+use crate::exchange::message::Run;
+use crate::id::BlobId;
+
+/// Bytes under way at most, over all peers and blobs: what buffers may take.
+const MAX_IN_FLIGHT: u64 = 16 * 1024 * 1024;
+/// With nothing under way and no bytes for this long, a governing seeder is asked for what it did not offer.
+pub(super) const STARVING: u64 = SECOND;
+/// Cells that may be asked of two peers at once, at the end of a fetch.
+const MAX_RACES: usize = 4;
+/// A request is not raced before it is this much later than it should be.
+const RACE_GRACE: u64 = 100 * MS;
+
+impl Core {
+    /// Makes all requests that can be made.
+    pub(super) fn schedule(&mut self, now: Time) {
+        self.seen = self.seen.max(now);
+        let fetches: Vec<BlobId> = self.fetches.values().copied().collect();
+        for id in fetches {
+            for slot in self.candidates(now, id) {
+                while self.in_flight < MAX_IN_FLIGHT && self.ask(now, id, slot) {}
+            }
+            self.race(now, id);
+        }
+    }
+
+    /// Neighbours that could be asked something, in the order in which to ask.
+    fn candidates(&self, now: Time, id: BlobId) -> Vec<Slot> {
+        let Some(blob) = self.blobs.get(&id) else { return Vec::new() };
+        let cell = blob.cell_bytes();
+        let mut slots: Vec<_> = blob
+            .views
+            .iter()
+            .filter(|(_, view)| !view.exhausted && view.have.count() > 0)
+            .filter_map(|(&slot, view)| {
+                let peer = self.peers.get(&slot).filter(|peer| peer.takes_more(now, cell))?;
+                Some((peer.hint.origin, view.have.count(), peer.bytes, slot))
+            })
+            .collect();
+        slots.sort_unstable();
+        slots.into_iter().map(|(.., slot)| slot).collect()
+    }
+
+    /// Asks `slot` for one more run; false if there is nothing to ask or no room.
+    fn ask(&mut self, now: Time, id: BlobId, slot: Slot) -> bool {
+        let start = self.rng.below(u32::MAX);
+        let Some(blob) = self.blobs.get_mut(&id) else { return false };
+        let cell_bytes = blob.cell_bytes();
+        let Some(peer) = self.peers.get(&slot).filter(|peer| peer.takes_more(now, cell_bytes)) else {
+            return false;
+        };
+        let (Some(fetch), Some(view)) = (&blob.fetch, blob.views.get_mut(&slot)) else { return false };
+        let choice = Choice {
+            missing: &fetch.missing,
+            busy: &fetch.busy,
+            held: &view.cells,
+            holders: &blob.holders,
+            window: fetch.window(),
+        };
+        let starving = self.in_flight == 0 && now.since(fetch.progress) >= STARVING;
+        let start = start % blob.grid.cells().max(1);
+        let picked = if view.governed && !starving {
+            std::iter::from_fn(|| view.offers.pop_front()).find(|&cell| choice.allows(cell))
+        } else {
+            choice.rarest(start)
+        };
+        let mut cells = match picked {
+            Some(cell) => cell..cell + 1,
+            None => {
+                // Cells that no neighbour holds wholly may still come in parts.
+                let stray = view.strays().then(|| {
+                    fetch.missing.iter().find(|&cell| {
+                        !fetch.busy.has(cell)
+                            && blob.holders.get(cell as usize) == Some(&0)
+                            && span(&blob.grid, &blob.have, view, cell..cell + 1).is_some()
+                    })
+                });
+                let Some(cell) = stray.flatten() else {
+                    view.exhausted = true;
+                    return false;
+                };
+                cell..cell + 1
+            }
+        };
+        // A fast peer is asked for more at once, as long as what follows is as rare.
+        let limit = peer.request_size(cell_bytes);
+        let rarity = |cell: u32| blob.holders.get(cell as usize).copied();
+        while !view.governed
+            && choice.allows(cells.end)
+            && choice.window.contains(&cells.end)
+            && rarity(cells.end) == rarity(cells.start)
+            && bytes(&blob.grid.bytes_of(blob.grid.chunks_of(cells.start..cells.end + 1))) <= limit
+        {
+            cells.end += 1;
+        }
+        let Some(run) = span(&blob.grid, &blob.have, view, cells.clone()) else { return false };
+        // Only the cells that the run touches are asked for.
+        let cells = blob.grid.cells_of(run.chunks());
+        self.request(now, id, slot, cells, run);
+        true
+    }
+
+    fn request(&mut self, now: Time, blob: BlobId, slot: Slot, cells: std::ops::Range<u32>, run: Run) {
+        let Some(entry) = self.blobs.get_mut(&blob) else { return };
+        let (Some(peer), Some(fetch)) = (self.peers.get_mut(&slot), &mut entry.fetch) else { return };
+        let range = entry.grid.bytes_of(run.chunks());
+        let size = bytes(&range);
+        let expected = peer.expected(size);
+        let id = RequestId(self.next_id);
+        self.next_id += 1;
+        if self.in_flight == 0 {
+            self.rate.resumed(now);
+        }
+        fetch.asked(cells.clone());
+        peer.asked(now, size);
+        self.in_flight += size;
+        let flight = Flight {
+            slot,
+            blob,
+            cells,
+            run,
+            bytes: size,
+            expected: now.after(expected.saturating_mul(2).saturating_add(RACE_GRACE)),
+            deadline: now.after(patience(expected)),
+        };
+        self.flights.insert(id, flight);
+        self.outputs.push_back(Output::Request { id, peer: peer.key, blob, run, bytes: range });
+    }
+
+    /// At the end, asks idle peers for what others are late with.
+    fn race(&mut self, now: Time, id: BlobId) {
+        let Some(blob) = self.blobs.get(&id) else { return };
+        let Some(fetch) = blob.fetch.as_ref().filter(|fetch| fetch.all_asked() && fetch.races() < MAX_RACES)
+        else {
+            return;
+        };
+        let mut late: Vec<&Flight> = self
+            .flights
+            .values()
+            .filter(|flight| {
+                flight.blob == id && flight.expected <= now && !fetch.raced(flight.cells.clone())
+            })
+            .collect();
+        late.sort_by_key(|flight| flight.expected);
+        let mut asks: Vec<(Slot, std::ops::Range<u32>, Run)> = Vec::new();
+        for flight in late.into_iter().take(MAX_RACES - fetch.races()) {
+            let idle = blob.views.iter().find(|(slot, view)| {
+                **slot != flight.slot
+                    && !view.governed
+                    && !asks.iter().any(|(asked, ..)| asked == *slot)
+                    && self.peers.get(slot).is_some_and(|peer| peer.requests == 0 && peer.takes_more(now, 1))
+                    && view.have.has_all(flight.run.chunks())
+            });
+            if let Some((&slot, view)) = idle
+                && let Some(run) = span(&blob.grid, &blob.have, view, flight.cells.clone())
+            {
+                asks.push((slot, blob.grid.cells_of(run.chunks()), run));
+            }
+        }
+        for (slot, cells, run) in asks {
+            self.request(now, id, slot, cells, run);
+        }
+    }
+}
+
+fn bytes(range: &std::ops::Range<u64>) -> u64 {
+    range.end.saturating_sub(range.start)
+}

@@ -1,0 +1,131 @@
+//! Telling the neighbours: announcements of new cells, interest, offers in a flash crowd.
+
+use std::collections::BTreeMap;
+
+use super::super::event::ExchangeEvent;
+use super::super::message::{Message, Run};
+use super::governor::crowd_has;
+use super::grid::{Grid, run};
+use super::peer::{Slot, Standing};
+use super::time::Time;
+use super::view::View;
+use super::{Core, Output};
+use crate::id::BlobId;
+
+/// Runs in one message: with its framing about 20 KiB, well below what a message may take.
+const MAX_RUNS: usize = 4096;
+
+/// Neighbours in a crowd, for each seeder, from which on the seeders give out different chunks first. One alone may have
+/// whatever it likes.
+const CROWD: usize = 2;
+
+impl Core {
+    /// Sends what has become due about `id`.
+    pub(super) fn spread(&mut self, now: Time, id: BlobId) {
+        self.announce(now, id);
+        self.govern(now, id);
+        self.update_interest(id);
+    }
+
+    fn announce(&mut self, now: Time, id: BlobId) {
+        let Some(blob) = self.blobs.get_mut(&id) else { return };
+        let Some(cells) = blob.announcer.take(now) else { return };
+        for (slot, view) in blob.views.iter().filter(|(_, view)| view.interested) {
+            let Some(peer) = self.peers.get(slot) else { continue };
+            let news = runs_of(&blob.grid, cells.iter().copied().filter(|&cell| !view.cells.has(cell)));
+            for runs in news.chunks(MAX_RUNS) {
+                let message = Message::Have { blob: id, runs: runs.to_vec() };
+                self.outputs.push_back(Output::Send { to: peer.key, message });
+            }
+        }
+    }
+
+    /// The seeder's part: see [`governor`](super::governor).
+    fn govern(&mut self, now: Time, id: BlobId) {
+        let Some(blob) = self.blobs.get_mut(&id) else { return };
+        let copied = blob.governor.copied();
+        let crowd: BTreeMap<Slot, &View> = blob
+            .views
+            .iter()
+            .filter(|(slot, view)| {
+                view.interested
+                    && !view.complete()
+                    && self.peers.get(slot).is_some_and(|peer| peer.standing != Standing::Banned)
+            })
+            .map(|(&slot, view)| (slot, view))
+            .collect();
+        let seeders = 1 + blob.views.values().filter(|view| view.complete()).count();
+        let wanted = blob.have.is_full() && !copied && crowd.len() >= CROWD * seeders;
+        if wanted && !blob.governor.governing() {
+            let out = crowd_has(&blob.views, &blob.grid);
+            blob.governor.start(now, out, &mut self.rng);
+        }
+        if wanted {
+            let offers = blob.governor.offers(now, &crowd);
+            for (slot, mut cells) in offers {
+                let Some(peer) = self.peers.get(&slot) else { continue };
+                cells.sort_unstable();
+                let runs = runs_of(&blob.grid, cells.into_iter());
+                let message = Message::Offer { blob: id, runs };
+                self.outputs.push_back(Output::Send { to: peer.key, message });
+            }
+        } else if blob.governor.governing() {
+            for slot in blob.governor.stop() {
+                if let Some(peer) = self.peers.get(&slot) {
+                    let message = Message::Open { blob: id };
+                    self.outputs.push_back(Output::Send { to: peer.key, message });
+                }
+            }
+            if copied {
+                self.event(ExchangeEvent::FirstCopyOut { blob: id });
+            }
+        }
+    }
+
+    /// Wants to hear of the blob while fetching it or watching its first copy spread.
+    fn update_interest(&mut self, id: BlobId) {
+        let Some(blob) = self.blobs.get_mut(&id) else { return };
+        let crowd = blob.views.values().any(|view| view.interested && !view.complete());
+        let wanted = blob.fetch.is_some() || (blob.complete() && crowd && !blob.governor.copied());
+        if wanted == blob.interested {
+            return;
+        }
+        blob.interested = wanted;
+        for peer in self.peers.values() {
+            let message =
+                if wanted { Message::Interested { blob: id } } else { Message::NotInterested { blob: id } };
+            self.outputs.push_back(Output::Send { to: peer.key, message });
+        }
+    }
+
+    /// Neighbour `slot` wants to hear of `id`, or no more.
+    pub(super) fn interest(&mut self, slot: Slot, id: BlobId, wanted: bool) {
+        let Some(peer) = self.peers.get_mut(&slot) else { return };
+        let Some(blob) = self.blobs.get_mut(&id) else {
+            if wanted {
+                peer.remember(id);
+            } else {
+                peer.interests.remove(&id);
+            }
+            return;
+        };
+        blob.view(slot).interested = wanted;
+        if wanted {
+            let message = Message::Bitfield { blob: id, have: blob.have.clone() };
+            self.outputs.push_back(Output::Send { to: peer.key, message });
+        }
+    }
+}
+
+/// The chunks of ascending `cells` as runs, neighbouring cells joined.
+fn runs_of(grid: &Grid, cells: impl Iterator<Item = u32>) -> Vec<Run> {
+    let mut runs: Vec<Run> = Vec::new();
+    for cell in cells {
+        let next = run(grid.chunks_of(cell..cell + 1));
+        match runs.last_mut() {
+            Some(last) if last.first + last.count == next.first => last.count += next.count,
+            _ => runs.push(next),
+        }
+    }
+    runs
+}

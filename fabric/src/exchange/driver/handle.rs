@@ -1,0 +1,120 @@
+//! The handle through which a node uses its exchange.
+
+use std::sync::Arc;
+
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+
+use super::super::core::{Order, PeerHint, PeerKey, Priority};
+use super::super::event::ExchangeEvent;
+use super::super::message::Message;
+use super::super::source::ChunkSource;
+use super::fetch::{Fetch, FetchError, Progress};
+use super::task::{BlobState, Command};
+use super::{Events, Report};
+use crate::content::BlobIndex;
+use crate::id::BlobId;
+use crate::store::Store;
+
+/// Talks to the exchange's task. Clones talk to the same one.
+#[derive(Debug, Clone)]
+pub struct ExchangeHandle {
+    store: Store,
+    commands: mpsc::Sender<Command>,
+    events: Events,
+}
+
+impl ExchangeHandle {
+    pub(super) fn new(store: Store, commands: mpsc::Sender<Command>, events: Events) -> Self {
+        Self { store, commands, events }
+    }
+
+    /// A neighbour can be told and, through `source`, asked. Said again, it replaces source and hint.
+    pub async fn peer_up(&self, peer: PeerKey, source: Arc<dyn ChunkSource>, hint: PeerHint) {
+        self.command(Command::PeerUp(peer, source, hint)).await;
+    }
+
+    /// A neighbour is gone.
+    pub async fn peer_down(&self, peer: PeerKey) {
+        self.command(Command::PeerDown(peer)).await;
+    }
+
+    /// A neighbour said something. Messages of one neighbour must come in the order in which it sent them.
+    pub async fn incoming(&self, peer: PeerKey, message: Message) {
+        self.command(Command::Incoming(peer, message)).await;
+    }
+
+    /// Fetches what is missing of the blob that the trusted `index` describes, rarest chunks first, and serves it meanwhile.
+    ///
+    /// # Errors
+    /// [`FetchError`] if the store cannot begin the blob.
+    pub async fn fetch(&self, index: BlobIndex, priority: Priority) -> Result<Fetch, FetchError> {
+        self.fetch_in(index, priority, Order::Rarest).await
+    }
+
+    /// Like [`ExchangeHandle::fetch`], in an order of your own.
+    ///
+    /// # Errors
+    /// [`FetchError`] if the store cannot begin the blob.
+    pub async fn fetch_in(
+        &self,
+        index: BlobIndex,
+        priority: Priority,
+        order: Order,
+    ) -> Result<Fetch, FetchError> {
+        let store = self.store.clone();
+        let state = on_pool(move || Ok(BlobState::new(store.begin(index)?))).await?;
+        let blob = Arc::clone(&state.blob);
+        let (progress, updates) = watch::channel(Progress::new(&blob, state.have_bytes()));
+        let fetch = Fetch::new(blob, updates, self.commands.clone());
+        if !self.command(Command::Fetch { state, priority, order, progress }).await {
+            return Err(FetchError::Stopped);
+        }
+        Ok(fetch)
+    }
+
+    /// Serves what the store holds of a blob; false if it holds nothing of it.
+    ///
+    /// # Errors
+    /// [`FetchError::Stopped`] if the exchange has ended.
+    pub async fn seed(&self, blob: &BlobId) -> Result<bool, FetchError> {
+        let (store, blob) = (self.store.clone(), *blob);
+        let state = on_pool(move || Ok(store.blob(&blob).map(BlobState::new))).await?;
+        let Some(state) = state else { return Ok(false) };
+        if self.command(Command::Seed(state)).await { Ok(true) } else { Err(FetchError::Stopped) }
+    }
+
+    /// Stops fetching and serving a blob, before it is dropped from the store; the neighbours are told.
+    pub async fn forget(&self, blob: BlobId) {
+        self.command(Command::Forget(blob)).await;
+    }
+
+    /// What was fetched from whom; `None` if the exchange has ended.
+    pub async fn report(&self) -> Option<Report> {
+        let (reply, report) = oneshot::channel();
+        self.command(Command::Report(reply)).await;
+        report.await.ok()
+    }
+
+    /// Everything that happens from now on.
+    #[must_use]
+    pub fn events(&self) -> broadcast::Receiver<ExchangeEvent> {
+        self.events.subscribe()
+    }
+
+    /// Ends the exchange: requests are dropped, writes that have begun are finished. Returns when that is done.
+    pub async fn shutdown(&self) {
+        self.command(Command::Shutdown).await;
+        self.commands.closed().await;
+    }
+
+    async fn command(&self, command: Command) -> bool {
+        self.commands.send(command).await.is_ok()
+    }
+}
+
+/// Runs what blocks on the blocking pool.
+async fn on_pool<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, FetchError> + Send + 'static,
+) -> Result<T, FetchError> {
+    tokio::task::spawn_blocking(work).await.map_err(|_| FetchError::Stopped)?
+}

@@ -1,0 +1,130 @@
+//! One request: fetch a run, verify and store it, say what came of it.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+use super::super::core::grid::Grid;
+use super::super::core::{Failure, RequestId};
+use super::super::message::Run;
+use super::super::source::{ChunkSource, SourceError};
+use super::SharedBlob;
+use super::fetch::FetchError;
+use crate::bitfield::Bitfield;
+use crate::id::BlobId;
+use crate::store::{StoreError, WriteError};
+
+/// A request to carry out.
+pub(super) struct Transfer {
+    pub(super) id: RequestId,
+    pub(super) source: Arc<dyn ChunkSource>,
+    pub(super) blob: SharedBlob,
+    pub(super) grid: Arc<Grid>,
+    pub(super) run: Run,
+    pub(super) bytes: Range<u64>,
+    pub(super) buffer: Vec<u8>,
+    pub(super) cancel: CancellationToken,
+}
+
+/// What came of it.
+pub(super) struct Landed {
+    pub(super) id: RequestId,
+    pub(super) blob: BlobId,
+    /// Chunks that are held now.
+    pub(super) kept: Vec<Range<u32>>,
+    pub(super) result: Result<(), Failure>,
+    /// The store failed: the fetch cannot go on.
+    pub(super) fatal: Option<FetchError>,
+    pub(super) buffer: Vec<u8>,
+}
+
+impl Transfer {
+    /// Carries the request out. Never fails and never panics; cancelling shortens it.
+    pub(super) async fn run(mut self) -> Landed {
+        let blob = self.grid.blob();
+        self.buffer.clear();
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let fetched = tokio::select! {
+            fetched = self.source.fetch(&blob, self.bytes.clone(), &mut buffer) => fetched,
+            () = self.cancel.cancelled() => {
+                let failure = Failure::Transport("cancelled".into());
+                return Landed { id: self.id, blob, kept: Vec::new(), result: Err(failure), fatal: None, buffer: Vec::new() };
+            }
+        };
+        let id = self.id;
+        let stored = tokio::task::spawn_blocking(move || self.store(buffer, fetched)).await;
+        stored.unwrap_or_else(|error| Landed {
+            id,
+            blob,
+            kept: Vec::new(),
+            result: Err(Failure::Local(error.to_string())),
+            fatal: None,
+            buffer: Vec::new(),
+        })
+    }
+
+    /// Keeps the whole chunks that came.
+    fn store(&self, mut buffer: Vec<u8>, fetched: Result<(), SourceError>) -> Landed {
+        let run = self.whole_chunks(&mut buffer);
+        let written =
+            if run.count == 0 { Ok(()) } else { self.blob.write_run(run.first, &buffer).map(|_| ()) };
+        let kept = match &written {
+            Ok(()) => vec![run.chunks()],
+            Err(_) => held(&self.blob.have(), run.chunks()),
+        };
+        let mut fatal = None;
+        let result = match (written, fetched) {
+            (Ok(()), Ok(())) if run == self.run => Ok(()),
+            (Ok(()), Ok(())) => Err(Failure::Protocol("fewer bytes than the run has".into())),
+            (Ok(()), Err(error)) => Err(failure(error)),
+            (Err(WriteError::BadChunk { chunk, .. }), _) => Err(Failure::BadChunk(chunk)),
+            (Err(error @ WriteError::Length { .. }), _) => Err(Failure::Protocol(error.to_string())),
+            (Err(WriteError::Store(error)), _) => {
+                let words = words(&error);
+                fatal = Some(error.into());
+                Err(Failure::Local(words))
+            }
+        };
+        Landed { id: self.id, blob: self.grid.blob(), kept, result, fatal, buffer }
+    }
+
+    /// Cuts `buffer` down to the whole chunks in it; their run.
+    fn whole_chunks(&self, buffer: &mut Vec<u8>) -> Run {
+        let chunks = self.run.chunks();
+        let came = self.bytes.start.saturating_add(buffer.len() as u64);
+        let whole =
+            chunks.clone().take_while(|&chunk| self.grid.bytes_of(chunk..chunk + 1).end <= came).count();
+        let count = u32::try_from(whole).unwrap_or(0);
+        let bytes = self.grid.bytes_of(chunks.start..chunks.start + count);
+        buffer.truncate(usize::try_from(bytes.end - bytes.start).unwrap_or(0));
+        Run { first: chunks.start, count }
+    }
+}
+
+/// The runs of `chunks` that are in `have`.
+fn held(have: &Bitfield, chunks: Range<u32>) -> Vec<Range<u32>> {
+    chunks.filter(|&chunk| have.has(chunk)).map(|chunk| chunk..chunk + 1).collect()
+}
+
+fn failure(error: SourceError) -> Failure {
+    match error {
+        SourceError::NotHeld => Failure::NotHeld,
+        SourceError::Refused { retry_after } => Failure::Refused { retry_after },
+        SourceError::Protocol(why) => Failure::Protocol(why),
+        error @ (SourceError::Unreachable(_) | SourceError::Stalled { .. }) => {
+            Failure::Transport(error.to_string())
+        }
+    }
+}
+
+/// An error and its causes on one line.
+fn words(error: &StoreError) -> String {
+    let mut words = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(next) = cause {
+        words.push_str(&format!(": {next}"));
+        cause = next.source();
+    }
+    words
+}

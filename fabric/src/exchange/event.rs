@@ -1,0 +1,55 @@
+//! What happens in the exchange, as an interface: the lab, the status page and tests read these, never log text.
+
+use super::message::Run;
+use crate::id::{BlobId, NodeId};
+
+/// One thing that happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ExchangeEvent {
+    /// A request was answered and everything in it verified.
+    RunDone {
+        /// The blob.
+        blob: BlobId,
+        /// Who answered.
+        peer: NodeId,
+        /// The chunks.
+        run: Run,
+        /// Their bytes.
+        bytes: u64,
+    },
+    /// A request was given up or failed; it will be made of somebody else.
+    RequestFailed {
+        /// The blob.
+        blob: BlobId,
+        /// Who failed.
+        peer: NodeId,
+        /// How, in words.
+        why: String,
+    },
+    /// A peer sent a chunk whose hash is wrong.
+    BadChunk {
+        /// The blob.
+        blob: BlobId,
+        /// Who sent it.
+        peer: NodeId,
+        /// The chunk's number.
+        chunk: u32,
+    },
+    /// A peer is not asked any more, as long as this program runs.
+    PeerBanned {
+        /// The peer.
+        peer: NodeId,
+        /// What it did, in words.
+        why: String,
+    },
+    /// Every chunk is held and verified.
+    BlobComplete {
+        /// The blob.
+        blob: BlobId,
+    },
+    /// This seeder has seen every chunk of the blob at one of its neighbours at least: it may die now.
+    FirstCopyOut {
+        /// The blob.
+        blob: BlobId,
+    },
+}

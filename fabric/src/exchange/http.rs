@@ -1,0 +1,99 @@
+//! Bulk over HTTP/1.1: a lean client for range requests on one kept-alive connection per peer.
+//!
+//! Owns the connection, the order of requests on it and the strict reading of answers. Never verifies content and never
+//! decides whom to ask.
+//!
+//! Task: one per [`HttpSource`], owned by it and ended by dropping it. Channel: requests, bounded by [`QUEUE`].
+//! Up to [`PIPELINE`] requests are written ahead of the answers, so that the peer's sender never waits for a round trip
+//! (RFC 9112 §9.3.2). Cancel safety: a dropped `fetch` leaves the queue at once; if its answer is already coming in, the
+//! connection is closed, because reading on would cost the link more than a new connection does.
+
+mod connection;
+mod head;
+
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::{mpsc, oneshot};
+
+use super::source::{ChunkSource, SourceError};
+use crate::id::BlobId;
+pub use head::classify_status;
+
+/// Requests waiting for a place on the connection. The exchange never has more under way with one peer.
+const QUEUE: usize = 64;
+
+/// Requests written before the answer to the first of them is complete. Two hide the round trip; a few more keep a fast
+/// link busy while a run is verified.
+const PIPELINE: usize = 4;
+
+/// The deadlines of a connection.
+#[derive(Debug, Clone, Copy)]
+pub struct HttpTimeouts {
+    /// To connect. A neighbour on the same switch answers in milliseconds; a dead one never.
+    pub connect: Duration,
+    /// In each window of this length at least [`min_progress`](Self::min_progress) bytes of the answer must come.
+    pub stall: Duration,
+    /// Bytes per stall window below which a peer counts as stalled.
+    pub min_progress: u64,
+    /// A connection without requests is closed after this time.
+    pub idle: Duration,
+}
+
+impl Default for HttpTimeouts {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(3),
+            stall: Duration::from_secs(5),
+            min_progress: 4096,
+            idle: Duration::from_secs(30),
+        }
+    }
+}
+
+/// Fetches ranges of `http://ADDRESS/blob/HASH` from one peer.
+#[derive(Debug)]
+pub struct HttpSource {
+    address: SocketAddr,
+    requests: mpsc::Sender<connection::Request>,
+}
+
+impl HttpSource {
+    /// A source for the HTTP service at `address`. Connects at the first request. Must be called inside a tokio runtime.
+    #[must_use]
+    pub fn new(address: SocketAddr) -> Self {
+        Self::with_timeouts(address, HttpTimeouts::default())
+    }
+
+    /// Like [`HttpSource::new`] with deadlines of your own.
+    #[must_use]
+    pub fn with_timeouts(address: SocketAddr, timeouts: HttpTimeouts) -> Self {
+        let (requests, queue) = mpsc::channel(QUEUE);
+        tokio::spawn(connection::serve(address, timeouts, queue));
+        Self { address, requests }
+    }
+
+    /// The peer's HTTP address.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+#[async_trait]
+impl ChunkSource for HttpSource {
+    async fn fetch(&self, blob: &BlobId, bytes: Range<u64>, sink: &mut Vec<u8>) -> Result<(), SourceError> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        let (reply, answer) = oneshot::channel();
+        let request = connection::Request::new(*blob, bytes, std::mem::take(sink), reply);
+        let gone = || SourceError::Unreachable("the connection's task has ended".into());
+        self.requests.send(request).await.map_err(|_| gone())?;
+        let (buffer, result) = answer.await.map_err(|_| gone())?;
+        *sink = buffer;
+        result
+    }
+}

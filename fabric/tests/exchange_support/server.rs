@@ -1,0 +1,153 @@
+//! An HTTP server for ranges of blobs that can be told to misbehave.
+
+use std::net::SocketAddr;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use fabric::id::BlobId;
+use fabric::store::Store;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+
+/// What the server does with a request for bytes that it holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Behaviour {
+    /// Answers it.
+    Honest,
+    /// Answers with one bit wrong.
+    Damaged,
+    /// Announces the right length, sends fewer bytes and closes.
+    TooFew,
+    /// Answers with one byte more than asked for.
+    TooMany,
+    /// Accepts and never answers.
+    Silent,
+    /// Sends the head and then nothing.
+    Stuck,
+    /// Sends a byte a second.
+    Trickle,
+    /// Ignores the range.
+    Whole,
+    /// Always busy.
+    Busy,
+    /// Holds nothing.
+    NotHeld,
+    /// Answers the first request on each connection, then closes it without a word.
+    OneShot,
+    /// Not HTTP at all.
+    Garbage,
+}
+
+/// A server, stopped when dropped.
+pub struct Server {
+    address: SocketAddr,
+    stop: CancellationToken,
+    /// Connections accepted so far.
+    pub connections: Arc<AtomicU32>,
+}
+
+impl Server {
+    pub async fn start(store: Store, behaviour: Behaviour) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (stop, connections) = (CancellationToken::new(), Arc::new(AtomicU32::new(0)));
+        let (stopped, count) = (stop.clone(), Arc::clone(&connections));
+        tokio::spawn(async move {
+            while let Some(Ok((stream, _))) = stopped.run_until_cancelled(listener.accept()).await {
+                count.fetch_add(1, Ordering::Relaxed);
+                let (store, stopped) = (store.clone(), stopped.clone());
+                tokio::spawn(async move { stopped.run_until_cancelled(serve(stream, store, behaviour)).await });
+            }
+        });
+        Self { address, stop, connections }
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub fn stop(&self) {
+        self.stop.cancel();
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+async fn serve(mut stream: TcpStream, store: Store, behaviour: Behaviour) -> std::io::Result<()> {
+    let mut input = Vec::new();
+    loop {
+        let end = loop {
+            if let Some(end) = input.windows(4).position(|four| four == b"\r\n\r\n") {
+                break end + 4;
+            }
+            if stream.read_buf(&mut input).await? == 0 {
+                return Ok(());
+            }
+        };
+        let head = String::from_utf8(input.drain(..end).collect()).unwrap();
+        let (blob, first, last) = parse(&head);
+        let held = store.blob(&blob).filter(|held| held.holds(first..last + 1) && behaviour != Behaviour::NotHeld);
+        let Some(held) = held else {
+            stream.write_all(b"HTTP/1.1 409 Not Held\r\nContent-Length: 8\r\n\r\nnot here").await?;
+            continue;
+        };
+        let length = last + 1 - first;
+        let mut body = vec![0; usize::try_from(length).unwrap()];
+        held.file().read_exact_at(&mut body, first)?;
+        let range = format!("Content-Range: bytes {first}-{last}/{}\r\n", held.index().size());
+        let head = format!("HTTP/1.1 206 Partial Content\r\nContent-Length: {length}\r\n{range}\r\n");
+        match behaviour {
+            Behaviour::Honest | Behaviour::OneShot => {}
+            Behaviour::Damaged => body[length as usize / 2] ^= 4,
+            Behaviour::TooFew => body.truncate(body.len() / 2),
+            Behaviour::TooMany => body.push(7),
+            Behaviour::Silent => std::future::pending().await,
+            Behaviour::Stuck => {
+                stream.write_all(head.as_bytes()).await?;
+                std::future::pending().await
+            }
+            Behaviour::Trickle => {
+                stream.write_all(head.as_bytes()).await?;
+                for byte in body {
+                    stream.write_all(&[byte]).await?;
+                    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+                }
+                return Ok(());
+            }
+            Behaviour::Whole => {
+                let size = held.index().size();
+                stream.write_all(format!("HTTP/1.1 200 OK\r\nContent-Length: {size}\r\n\r\n").as_bytes()).await?;
+                return Ok(());
+            }
+            Behaviour::Busy => {
+                stream
+                    .write_all(b"HTTP/1.1 503 Busy\r\nRetry-After: 1\r\nContent-Length: 4\r\n\r\nbusy")
+                    .await?;
+                continue;
+            }
+            Behaviour::Garbage => {
+                stream.write_all(b"220 mail.example ESMTP\r\n\r\n").await?;
+                return Ok(());
+            }
+            Behaviour::NotHeld => unreachable!("answered above"),
+        }
+        stream.write_all(head.as_bytes()).await?;
+        stream.write_all(&body).await?;
+        if matches!(behaviour, Behaviour::TooFew | Behaviour::OneShot) {
+            return Ok(());
+        }
+    }
+}
+
+fn parse(head: &str) -> (BlobId, u64, u64) {
+    let blob = head.strip_prefix("GET /blob/").unwrap().split(' ').next().unwrap().parse().unwrap();
+    let range = head.lines().find_map(|line| line.strip_prefix("Range: bytes=")).unwrap();
+    let (first, last) = range.split_once('-').unwrap();
+    (blob, first.parse().unwrap(), last.parse().unwrap())
+}
