@@ -71,7 +71,7 @@ impl Assets {
     }
 
     fn kernel(&self) -> anyhow::Result<PathBuf> {
-        let path = self.directory.join("kernel");
+        let path = self.directory.join("kernel/current");
         ensure!(path.is_dir(), "{} is missing: `make assets` makes it", path.display());
         Ok(path)
     }

@@ -14,6 +14,7 @@ use netlab::{Capture, EventLog, Firmware, Host, Lab, LabOptions, Mac, Machine, M
 
 use super::assets::{Assets, RootKind};
 use crate::event::{Event, Source};
+use crate::node::status::Status;
 
 /// A machine's boot, under emulation on a machine with other work: generous, because waiting ends at the event.
 pub const BOOT_DEADLINE: Duration = Duration::from_secs(420);
@@ -63,6 +64,8 @@ pub struct HostNode {
     pub home: PathBuf,
     /// The id and address it reported.
     pub node: Started,
+    program: PathBuf,
+    state: PathBuf,
 }
 
 /// A node that is a virtual machine.
@@ -137,11 +140,12 @@ impl Cluster {
         let host = self.lab.host(name, &self.switch)?;
         let mut command = host.command(self.assets.program());
         command.args(["up", "--interface", host.interface(), "--name", name, "--fabric"]).arg(&home);
-        command.arg("--state").arg(self.lab.directory().join(format!("{name}.state")));
+        let state = self.lab.directory().join(format!("{name}.state"));
+        command.arg("--state").arg(&state);
         command.arg("--events").arg(host.events_path()).args(more);
         let process = host.spawn("up", &mut command)?;
         let node = started(host.events()).with_context(|| process.describe())?;
-        Ok(HostNode { host, process, home, node })
+        Ok(HostNode { host, process, home, node, program: self.assets.program().to_owned(), state })
     }
 
     /// Powers a bare machine on.
@@ -159,6 +163,18 @@ impl Cluster {
         }
         let machine = self.lab.machine(&spec, &self.switch)?;
         Ok(MachineNode { name: name.to_owned(), machine })
+    }
+}
+
+impl HostNode {
+    /// What the node says of its state.
+    ///
+    /// # Errors
+    /// If it does not answer.
+    pub fn status(&self) -> anyhow::Result<Status> {
+        let output = self.host.command(&self.program).args(["status", "--json", "--state"]).arg(&self.state).output()?;
+        ensure!(output.status.success(), "no status: {}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).context("the status cannot be read")
     }
 }
 

@@ -5,7 +5,7 @@
 //! ends the scenario with an error. The demo shows the checks, the tests count them.
 
 use std::net::Ipv4Addr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
 use fabric::id::Hash;
@@ -15,7 +15,6 @@ use pxe::dhcp::rank::rank;
 use pxe::dhcp::{ClientKey, MemberId};
 
 use super::cluster::{Cluster, HostNode, MachineNode, STEP_DEADLINE, Started, by_address};
-use crate::event::Event;
 
 /// The origin's link at first: slow enough that the root is still to come when the boot blobs are there.
 const ORIGIN_BIT: u64 = 80_000_000;
@@ -223,10 +222,12 @@ pub fn damage(path: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The event as this program's own, for tests.
+/// The file of the root's blob in the store of a host node.
 ///
 /// # Errors
-/// If it is none.
-pub fn event(event: &std::sync::Arc<netlab::Event>) -> anyhow::Result<Event> {
-    super::cluster::parse(event)
+/// If the node does not say.
+pub fn root_blob(node: &HostNode) -> anyhow::Result<PathBuf> {
+    let status = node.status()?;
+    let root = status.blobs.iter().find(|blob| blob.role == "root").context("the node has no root")?;
+    Ok(node.home.join("store/blobs").join(root.blob.to_string()))
 }
