@@ -29,3 +29,18 @@ pub struct BlobRef {
     /// The hash of the encoded [`BlobIndex`].
     pub index: ObjectId,
 }
+
+impl BlobRef {
+    /// Reads the index that this names from bytes of whatever origin.
+    ///
+    /// # Errors
+    /// [`IndexError::Other`] if `bytes` are an index that does not fit this reference, other [`IndexError`]s if they
+    /// are no index.
+    pub fn index_from(&self, bytes: &[u8]) -> Result<BlobIndex, IndexError> {
+        let index = BlobIndex::decode(bytes)?;
+        if index.reference() != *self {
+            return Err(IndexError::Other { wanted: self.blob, found: index.blob() });
+        }
+        Ok(index)
+    }
+}

@@ -54,8 +54,8 @@ use crate::content::{BlobIndex, BlobRef};
 use crate::id::BlobId;
 use dir::Dir;
 
-/// Most blobs in a store: a hundred images' worth many times over, and a bound for what is held open.
-pub const MAX_BLOBS: usize = 4096;
+/// Most blobs in a store: each holds a file open, and processes may have 1024 by default. A hundred images' worth.
+pub const MAX_BLOBS: usize = 512;
 
 /// What to do when another process has the store open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -140,10 +140,25 @@ impl Store {
         self.dir().root()
     }
 
-    /// Lets another process open the directory although this one has not ended: for an agent that hands over and only
-    /// goes on reading complete blobs until its last transfer is done. Nothing may be written through this store afterwards.
+    /// Lets another process open the directory although this one has not ended: for an agent that hands over and only goes
+    /// on reading until its last transfer is done. Every change through this store ends in
+    /// [`StoreError::HandedOver`] from now on.
     pub fn release_lock(&self) {
+        let _changes = self.change();
+        let blobs: Vec<_> = self.blobs_locked().values().cloned().collect();
+        for blob in blobs {
+            blob.hand_over();
+        }
         self.dir().release_lock();
+    }
+
+    /// The index of the blob `reference`, if it is here.
+    #[must_use]
+    pub fn index(&self, reference: &BlobRef) -> Option<Arc<BlobIndex>> {
+        if let Some(blob) = self.blob(&reference.blob).filter(|blob| blob.reference() == *reference) {
+            return Some(blob.index().clone());
+        }
+        reference.index_from(&self.object(&reference.index)?).ok().map(Arc::new)
     }
 
     /// Room on the filesystem that holds the store.
@@ -200,12 +215,13 @@ impl Store {
     /// Removes the blob `id` and its index; true if it was here. Files that others have open or mounted stay readable for them.
     ///
     /// # Errors
-    /// [`StoreError::Io`].
+    /// [`StoreError::Io`], [`StoreError::HandedOver`].
     pub fn forget(&self, id: &BlobId) -> Result<bool, StoreError> {
         let _changes = self.change();
+        let dir = self.dir();
+        dir.check_lock()?;
         let Some(blob) = self.blobs_locked().remove(id) else { return Ok(false) };
         blob.retire();
-        let dir = self.dir();
         for path in [dir.blob(id), dir.partial(id), dir.journal(id), dir.index(id)] {
             dir.remove(&path)?;
         }

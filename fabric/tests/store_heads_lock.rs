@@ -7,8 +7,8 @@ use std::io::{BufRead, BufReader, Write};
 use std::time::Duration;
 
 use fabric::id::{Hash, ObjectId};
-use fabric::store::{LockMode, Store, StoreError, StoreOptions};
-use store_support::{child, child_dir, open};
+use fabric::store::{LockMode, Store, StoreError, StoreOptions, WriteError};
+use store_support::{assert_claims_hold, blob, child, child_dir, open, run_bytes};
 
 /// Far longer than any hand-over takes: only a hang reaches it.
 const LONG: Duration = Duration::from_secs(60);
@@ -77,4 +77,40 @@ fn child_holds_the_store() {
     println!("holding");
     std::io::stdout().flush().unwrap();
     std::thread::park_timeout(LONG);
+}
+
+#[test]
+fn after_handing_over_a_store_only_reads() {
+    let dir = tempfile::tempdir().unwrap();
+    let (bytes, index) = blob(1, 1 << 20);
+    let old = open(dir.path());
+    let complete = old.add_bytes(b"complete").unwrap();
+    let partial = old.begin(index.clone()).unwrap();
+    partial.write_run(0, run_bytes(&bytes, &index, 0, 3)).unwrap();
+    old.release_lock();
+
+    let new = open(dir.path());
+    let taken = new.blob(&index.blob()).unwrap();
+    assert_eq!(taken.have().count(), 3);
+    let refused = [
+        old.put_object(b"late").unwrap_err(),
+        old.set_head("late", &index.object_id()).unwrap_err(),
+        old.add_bytes(b"late").unwrap_err(),
+        old.forget(&complete.blob).unwrap_err(),
+        old.begin(blob(2, 100).1).unwrap_err(),
+    ];
+    for error in refused {
+        assert!(matches!(error, StoreError::HandedOver { .. }), "{error}");
+    }
+    let error = partial.write_run(3, run_bytes(&bytes, &index, 3, 1)).unwrap_err();
+    assert!(matches!(error, WriteError::Store(StoreError::HandedOver { .. })), "{error}");
+    assert!(old.blob(&complete.blob).unwrap().holds(0..8) && partial.holds(0..1000));
+    assert_eq!(old.head("late").unwrap(), None);
+
+    taken.write_run(0, &bytes).unwrap();
+    assert_claims_hold(&taken, &bytes);
+    // The old one neither harms what the new one holds, nor its lock.
+    drop((old, partial));
+    assert!(Store::open(dir.path(), StoreOptions::default()).is_err());
+    assert!(new.verify(&|_| ()).unwrap().is_clean());
 }

@@ -99,6 +99,16 @@ pub enum IndexError {
         /// Its length in bytes.
         len: u32,
     },
+    /// A valid index, but not the one that was asked for.
+    #[error(
+        "this is another index than the blob {wanted} needs, for blob {found}: ask another peer, or sign the release anew"
+    )]
+    Other {
+        /// The blob whose index was wanted.
+        wanted: BlobId,
+        /// The blob that the index describes.
+        found: BlobId,
+    },
     /// The chunks do not add up to the size.
     #[error("the chunks add up to {sum} bytes, the blob has {size}")]
     Sum {

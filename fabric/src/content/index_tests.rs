@@ -55,6 +55,25 @@ fn each_kind_of_damage_has_its_error() {
 }
 
 #[test]
+fn a_reference_accepts_only_its_index() {
+    let (index, other) = (index_of(&[10, 20]), index_of(&[10, 21]));
+    assert_eq!(index.reference().index_from(&index.encode()), Ok(index.clone()));
+    assert!(matches!(index.reference().index_from(&other.encode()), Err(IndexError::Other { .. })));
+    let lie = BlobRef { size: 31, ..index.reference() };
+    assert!(matches!(lie.index_from(&index.encode()), Err(IndexError::Other { .. })));
+}
+
+#[test]
+fn the_encoding_stays_as_it_is() {
+    let pinned = "013542164bfe46275e388b84b4275c0c8c1099e18d5bc3f2a9f177b455f39f9e";
+    assert_eq!(
+        index_of(&[10, 20, 30]).object_id().to_string(),
+        pinned,
+        "another encoding needs another magic"
+    );
+}
+
+#[test]
 fn too_many_chunks_are_refused() {
     let entry = ChunkEntry { id: ChunkId(Hash::of(b"")), len: 1 };
     let entries = vec![entry; MAX_CHUNKS as usize + 1];

@@ -49,6 +49,7 @@ enum Phase {
     Partial(Writer),
     Complete,
     Forgotten,
+    HandedOver,
 }
 
 struct Writer {
@@ -240,10 +241,11 @@ impl Blob {
     /// The file to write to; none if the blob is complete.
     fn writer(&self) -> Result<Option<Arc<File>>, StoreError> {
         match &self.state().phase {
-            Phase::Partial(writer) => Ok(Some(writer.file.clone())),
-            Phase::Complete => Ok(None),
-            Phase::Forgotten => Err(StoreError::Forgotten { blob: self.id() }),
+            Phase::Partial(writer) => return Ok(Some(writer.file.clone())),
+            Phase::Complete => return Ok(None),
+            Phase::Forgotten | Phase::HandedOver => {}
         }
+        Err(self.ended())
     }
 
     /// Hashes those chunks of `run` that are not held; `bad` gets the numbers of the wrong ones.
@@ -281,7 +283,10 @@ impl Blob {
         if have.has_all(chunks.clone()) {
             return Ok(());
         }
-        let Phase::Partial(writer) = phase else { return Err(StoreError::Forgotten { blob: self.id() }) };
+        let Phase::Partial(writer) = phase else {
+            drop(state);
+            return Err(self.ended());
+        };
         if let Err(error) = writer.journal.append(run) {
             drop(state);
             return Err(self.write_error(error));
@@ -305,7 +310,7 @@ impl Blob {
         let _transition = self.transition();
         let file = match &self.state().phase {
             Phase::Partial(writer) => writer.file.clone(),
-            Phase::Complete | Phase::Forgotten => return Ok(()),
+            Phase::Complete | Phase::Forgotten | Phase::HandedOver => return Ok(()),
         };
         self.dir.sync(&file).map_err(|error| self.dir.error("flush", &self.partial_path, error))?;
         let read_only = file.set_permissions(Permissions::from_mode(COMPLETE_MODE));
@@ -326,16 +331,15 @@ impl Blob {
         let _transition = self.transition();
         // Held to the end, so that no chunk is committed in between.
         let mut state = self.state();
-        if matches!(state.phase, Phase::Forgotten) {
+        if matches!(state.phase, Phase::Forgotten | Phase::HandedOver) {
             return Ok(());
         }
+        let mut have = state.have.clone();
         for chunk in bad.iter().flat_map(|run| run.first..run.first.saturating_add(run.count)) {
-            state.have.remove(chunk);
+            have.remove(chunk);
         }
-        state.held_bytes = bytes_of(&self.index, &state.have);
         // The journal first: a crash from here on leaves a partial blob, or a complete one whose damage is found again.
-        let journal =
-            Journal::replace(&self.dir, &self.dir.journal(&self.id()), &check::runs_of(&state.have))?;
+        let journal = Journal::replace(&self.dir, &self.dir.journal(&self.id()), &check::runs_of(&have))?;
         if self.is_complete() {
             self.dir.rename(&self.complete_path, &self.partial_path)?;
             self.complete.store(false, Ordering::Release);
@@ -347,8 +351,10 @@ impl Blob {
             Ok(Arc::new(file))
         };
         let file = open().map_err(|error| self.dir.error("open", &self.partial_path, error))?;
+        self.held.send_replace(have.count());
+        state.held_bytes = bytes_of(&self.index, &have);
+        state.have = have;
         state.phase = Phase::Partial(Writer { file, journal });
-        self.held.send_replace(state.have.count());
         Ok(())
     }
 
@@ -356,6 +362,23 @@ impl Blob {
     pub(super) fn retire(&self) {
         let _transition = self.transition();
         self.state().phase = Phase::Forgotten;
+    }
+
+    /// Ends all writing: another process goes on with it. A complete blob stays as it is.
+    pub(super) fn hand_over(&self) {
+        let _transition = self.transition();
+        let mut state = self.state();
+        if matches!(state.phase, Phase::Partial(_)) {
+            state.phase = Phase::HandedOver;
+        }
+    }
+
+    /// Why there is no writing any more.
+    fn ended(&self) -> StoreError {
+        match self.state().phase {
+            Phase::HandedOver => StoreError::HandedOver { dir: self.dir.root().into() },
+            _ => StoreError::Forgotten { blob: self.id() },
+        }
     }
 
     pub(super) fn missing_bytes(&self) -> u64 {

@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::StoreOptions;
 use super::error::StoreError;
@@ -29,15 +30,11 @@ pub(super) struct Dir {
     root: PathBuf,
     durable: bool,
     temporary: AtomicU64,
-    lock: DirLock,
+    /// None once another process may have the directory.
+    lock: Mutex<Option<DirLock>>,
 }
 
 impl Dir {
-    /// Lets go of the lock; see [`super::Store::release_lock`].
-    pub(super) fn release_lock(&self) {
-        self.lock.release();
-    }
-
     /// Makes what is missing, takes the lock, checks the format and empties `tmp`.
     pub(super) fn open(root: &Path, options: StoreOptions) -> Result<Self, StoreError> {
         let io = |action, path: &Path, source| StoreError::Io { action, path: path.into(), source };
@@ -47,7 +44,7 @@ impl Dir {
             root: root.to_path_buf(),
             durable: options.durable,
             temporary: AtomicU64::new(0),
-            lock,
+            lock: Mutex::new(Some(lock)),
         };
         dir.check_format()?;
         match fs::remove_dir_all(dir.tmp()) {
@@ -61,6 +58,20 @@ impl Dir {
             fs::create_dir_all(&path).map_err(|error| dir.error("create", &path, error))?;
         }
         Ok(dir)
+    }
+
+    /// Lets go of the lock: from now on nothing is changed.
+    pub(super) fn release_lock(&self) {
+        *self.lock() = None;
+    }
+
+    /// An error if another process may have the directory by now.
+    pub(super) fn check_lock(&self) -> Result<(), StoreError> {
+        if self.lock().is_some() { Ok(()) } else { Err(StoreError::HandedOver { dir: self.root.clone() }) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<DirLock>> {
+        self.lock.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn check_format(&self) -> Result<(), StoreError> {
@@ -136,6 +147,7 @@ impl Dir {
 
     /// Writes `bytes` aside, then renames: readers and crashes see the old file or the new one.
     pub(super) fn write_whole(&self, path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+        self.check_lock()?;
         let aside = self.temporary();
         let write = || {
             let mut file = File::create(&aside)?;
@@ -152,6 +164,7 @@ impl Dir {
 
     /// Renames, and flushes the directories if the store is durable.
     pub(super) fn rename(&self, from: &Path, to: &Path) -> Result<(), StoreError> {
+        self.check_lock()?;
         let rename = || {
             fs::rename(from, to)?;
             match (self.durable, to.parent()) {
@@ -164,6 +177,7 @@ impl Dir {
 
     /// Removes a file; none is fine.
     pub(super) fn remove(&self, path: &Path) -> Result<(), StoreError> {
+        self.check_lock()?;
         match fs::remove_file(path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(self.error("remove", path, error)),
             _ => Ok(()),

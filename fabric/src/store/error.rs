@@ -113,6 +113,12 @@ pub enum StoreError {
         /// The blob.
         blob: BlobId,
     },
+    /// This process handed the store over and may only read on.
+    #[error("the store {} was handed over to another process: ask that one", dir.display())]
+    HandedOver {
+        /// The store.
+        dir: PathBuf,
+    },
     /// A file that cannot be a blob.
     #[error("{} cannot be a blob", path.display())]
     NotABlob {

@@ -2,7 +2,6 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::ops::Deref;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -20,17 +19,10 @@ const MAX_PID: u64 = 16;
 
 /// The lock, held until dropped. The kernel lets go of it when the process dies.
 pub(super) struct DirLock {
-    file: Flock<File>,
+    _file: Flock<File>,
 }
 
 impl DirLock {
-    /// Lets go of it now, for a successor in another process. What fails is as good as let go of at the end.
-    pub(super) fn release(&self) {
-        if let Err(error) = self.file.deref().unlock() {
-            tracing::warn!(%error, "the store's lock is kept until this process ends");
-        }
-    }
-
     pub(super) fn take(dir: &Path, mode: LockMode) -> Result<Self, StoreError> {
         let path = dir.join("lock");
         let io = |action, source| StoreError::Io { action, path: path.clone(), source };
@@ -50,7 +42,7 @@ impl DirLock {
                 Ok(mut locked) => {
                     locked.set_len(0).map_err(|error| io("write", error))?;
                     writeln!(&mut *locked, "{}", std::process::id()).map_err(|error| io("write", error))?;
-                    return Ok(Self { file: locked });
+                    return Ok(Self { _file: locked });
                 }
                 Err((_, errno)) if errno != Errno::EWOULDBLOCK => return Err(io("lock", errno.into())),
                 Err((refused, _)) if deadline.is_some_and(|deadline| Instant::now() < deadline) => {

@@ -1,8 +1,8 @@
 //! What was left by earlier processes, and how a blob enters the store.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Read};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -15,6 +15,9 @@ use super::objects;
 use crate::content::BlobIndex;
 use crate::exchange::message::Run;
 use crate::id::{BlobId, ObjectId};
+
+/// A hash in hexadecimal and its newline (bytes).
+const LINE: u64 = 65;
 
 /// Every blob that has an index.
 pub(super) fn load_blobs(dir: &Arc<Dir>) -> Result<BTreeMap<BlobId, Arc<Blob>>, StoreError> {
@@ -105,7 +108,8 @@ pub(super) fn write_index(dir: &Dir, index: &BlobIndex) -> Result<(), StoreError
 }
 
 fn read_index(dir: &Dir, id: &BlobId) -> Option<BlobIndex> {
-    let object: ObjectId = fs::read_to_string(dir.index(id)).ok()?.trim_end().parse().ok()?;
+    let text = io::read_to_string(File::open(dir.index(id)).ok()?.take(LINE)).ok()?;
+    let object: ObjectId = text.trim_end().parse().ok()?;
     let index = BlobIndex::decode(&objects::get(dir, &object)?).ok()?;
     (index.blob() == *id).then_some(index)
 }
