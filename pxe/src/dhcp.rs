@@ -19,6 +19,8 @@ pub mod config;
 pub mod core;
 pub mod driver;
 pub mod event;
+#[cfg(test)]
+mod fixtures;
 pub mod interface;
 pub mod lease;
 pub mod loader;

@@ -1,13 +1,13 @@
 //! A received DHCP packet: header fields and the raw bytes of each option.
 //!
 //! Reading keeps every option as it came. The codec's typed form stops at the first option that it cannot
-//! type and holds one architecture where firmware may list several (option 93), so its zero-copy reader is used here
+//! type and holds one architecture where firmware may list several (option 93), so only its header reader is used here
 //! and options are typed where they are needed. Owns no policy.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
-use dhcproto::v4::borrowed::{DhcpOptionIterator, Message};
+use dhcproto::v4::borrowed::Message;
 use dhcproto::v4::{MAGIC, MessageType};
 
 use super::client::MAX_HARDWARE_ADDRESS;
@@ -65,7 +65,7 @@ pub enum PacketError {
     /// `hlen` is above 16.
     #[error("the hardware address claims {0} bytes; the field holds 16")]
     HardwareAddress(u8),
-    /// Option 53 is missing or not one byte: BOOTP.
+    /// Option 53 is missing or empty: BOOTP.
     #[error("the message type (option 53) is missing")]
     NoMessageType,
 }
@@ -119,7 +119,7 @@ impl Packet {
         }
         let (options, overload) = read_options(bytes);
         let message_type = match options.get(&code::MESSAGE_TYPE).map(Vec::as_slice) {
-            Some(&[kind]) => MessageType::from(kind),
+            Some(&[kind, ..]) => MessageType::from(kind),
             _ => return Err(PacketError::NoMessageType),
         };
         Ok(Self {
@@ -188,9 +188,20 @@ fn read_options(bytes: &[u8]) -> (BTreeMap<u8, Vec<u8>>, u8) {
     (options, overload)
 }
 
-fn collect(field: &[u8], options: &mut BTreeMap<u8, Vec<u8>>) {
-    for option in DhcpOptionIterator::new(field) {
-        options.entry(option.code().into()).or_default().extend_from_slice(option.data());
+/// Adds the options of a field. Parts of one option are joined wherever they stand. (The codec's iterator loses a
+/// complete part if the next one is broken off.)
+fn collect(mut field: &[u8], options: &mut BTreeMap<u8, Vec<u8>>) {
+    while let [code, rest @ ..] = field {
+        field = match *code {
+            0 => rest,
+            255 => return,
+            code => {
+                let Some((&length, rest)) = rest.split_first() else { return };
+                let Some((value, rest)) = rest.split_at_checked(usize::from(length)) else { return };
+                options.entry(code).or_default().extend_from_slice(value);
+                rest
+            }
+        };
     }
 }
 

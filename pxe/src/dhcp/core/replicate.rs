@@ -4,16 +4,17 @@ use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use super::super::client::ClientKey;
+use dhcproto::v4::MessageType;
+
+use super::super::client::{ClientKey, ETHERNET};
+use super::super::config::Mode;
 use super::super::event::{BootEvent, Stage};
-use super::super::lease::{Holder, Lease, LeaseRecord, LeaseState};
+use super::super::lease::{Holder, Lease, LeaseRecord, LeaseState, MAX_REMAINING};
 use super::super::packet::{BOOT_REPLY, Packet, code};
 use super::super::rank::MemberId;
 use super::super::table::Merge;
 use super::super::time::Time;
 use super::{Core, MAX_BATCH, MAX_MEMBERS, MEMBER_GRACE, Output};
-use crate::dhcp::client::ETHERNET;
-use crate::dhcp::config::Mode;
 
 /// A server outside of the fabric is reported again after this long.
 const REPORT_AGAIN: Duration = Duration::from_secs(300);
@@ -76,6 +77,7 @@ impl Core {
             }
         }
         if let Holder::Client(key) = lease.holder {
+            self.hints.settle(&key);
             if matches!(lease.state, LeaseState::Offered | LeaseState::Bound) {
                 // Another node has answered; the record says it where the reply itself cannot be seen.
                 self.standby.remove(&key);
@@ -123,6 +125,9 @@ impl Core {
             Merge::Refused => self.counters.refused_records += 1,
         }
         self.changed.insert(lease.holder);
+        if let Holder::Client(key) = lease.holder {
+            self.hints.settle(&key);
+        }
     }
 
     /// Puts a batch back that could not be passed on: its leases are told again, as they are then.
@@ -171,14 +176,14 @@ impl Core {
         // A proxy stands by for proxies, a full server for full servers and their refusals.
         let boots = !packet.file.is_empty() || packet.option(code::BOOT_FILE).is_some();
         let same_kind = match self.settings.config.mode {
-            Mode::Full => named.is_some() || packet.message_type == dhcproto::v4::MessageType::Nak,
+            Mode::Full => named.is_some() || packet.message_type == MessageType::Nak,
             Mode::Proxy => named.is_none() && boots,
             Mode::Off => false,
         };
         if same_kind {
             self.standby.cancel(&key, packet.xid);
             let told = named.filter(|&address| self.settings.allows(&key, address));
-            self.hints.add(self.now, key, packet.xid, told);
+            self.hints.add(self.now, key, packet.xid, told, told_lifetime(packet));
         }
         if let Some(server) = server.filter(|_| named.is_some()) {
             self.note_server(server);
@@ -214,4 +219,10 @@ impl Core {
     pub(super) fn ethernet(mac: [u8; 6]) -> Option<ClientKey> {
         ClientKey::new(ETHERNET, &mac)
     }
+}
+
+/// How long the client may use what this reply gives it.
+fn told_lifetime(packet: &Packet) -> Duration {
+    let seconds = packet.u32_option(code::LEASE_TIME).filter(|_| packet.message_type == MessageType::Ack);
+    Duration::from_secs(seconds.unwrap_or_default().into()).min(MAX_REMAINING)
 }

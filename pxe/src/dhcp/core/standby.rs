@@ -12,7 +12,7 @@ use super::Request;
 const MAX_STANDBYS: usize = 4096;
 /// Replies remembered: as many as clients may be standing by.
 const MAX_HINTS: usize = 4096;
-/// How long a reply's address is believed without a lease record: as long as an offer lives.
+/// How long a reply's address is believed at least without a lease record: as long as an offer lives.
 const HINT_LIFE: Duration = Duration::from_secs(12);
 
 /// Requests in the order in which their turn comes: one per client, the latest.
@@ -71,35 +71,52 @@ struct Hint {
     xid: u32,
     address: Option<Ipv4Addr>,
     seen: Time,
+    until: Time,
 }
 
-/// What was seen of other servers' answers. Only a help until the lease record arrives: it bridges lost records.
+/// What was seen of other servers' answers. Only a help until the lease record arrives: it bridges records that were
+/// lost with their author.
 #[derive(Debug, Default)]
 pub(super) struct Hints {
     by_client: BTreeMap<ClientKey, Hint>,
     by_address: BTreeMap<Ipv4Addr, ClientKey>,
-    by_age: BTreeSet<(Time, ClientKey)>,
+    by_end: BTreeSet<(Time, ClientKey)>,
 }
 
 impl Hints {
-    pub(super) fn add(&mut self, now: Time, key: ClientKey, xid: u32, address: Option<Ipv4Addr>) {
+    /// Notes a reply whose address, if it names one, is its client's for `life`.
+    pub(super) fn add(
+        &mut self,
+        now: Time,
+        key: ClientKey,
+        xid: u32,
+        address: Option<Ipv4Addr>,
+        life: Duration,
+    ) {
         self.remove(&key);
         if self.by_client.len() >= MAX_HINTS
-            && let Some(&(_, oldest)) = self.by_age.first()
+            && let Some(&(_, first)) = self.by_end.first()
         {
-            self.remove(&oldest);
+            self.remove(&first);
         }
-        self.by_age.insert((now, key));
+        let until = now + life.max(HINT_LIFE);
+        self.by_end.insert((until, key));
         if let Some(address) = address {
             self.by_address.insert(address, key);
         }
-        self.by_client.insert(key, Hint { xid, address, seen: now });
+        self.by_client.insert(key, Hint { xid, address, seen: now, until });
     }
 
     fn remove(&mut self, key: &ClientKey) {
-        let Some(hint) = self.by_client.remove(key) else { return };
-        self.by_age.remove(&(hint.seen, *key));
-        if let Some(address) = hint.address
+        self.settle(key);
+        if let Some(hint) = self.by_client.remove(key) {
+            self.by_end.remove(&(hint.until, *key));
+        }
+    }
+
+    /// A lease record of this client is known now: it counts, not the reply.
+    pub(super) fn settle(&mut self, key: &ClientKey) {
+        if let Some(address) = self.by_client.get_mut(key).and_then(|hint| hint.address.take())
             && self.by_address.get(&address) == Some(key)
         {
             self.by_address.remove(&address);
@@ -107,8 +124,8 @@ impl Hints {
     }
 
     pub(super) fn purge(&mut self, now: Time) {
-        while let Some(&(seen, key)) = self.by_age.first()
-            && now.since(seen) >= HINT_LIFE
+        while let Some(&(until, key)) = self.by_end.first()
+            && until <= now
         {
             self.remove(&key);
         }
@@ -116,8 +133,7 @@ impl Hints {
 
     /// The address that another server lately named to this client.
     pub(super) fn address_of(&self, now: Time, key: &ClientKey) -> Option<Ipv4Addr> {
-        let hint = self.by_client.get(key).filter(|hint| now.since(hint.seen) < HINT_LIFE)?;
-        hint.address
+        self.by_client.get(key).filter(|hint| now < hint.until)?.address
     }
 
     /// Whether another client was lately told this address.
