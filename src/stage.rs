@@ -24,7 +24,7 @@ mod link;
 mod loop_device;
 mod modules;
 mod mounts;
-mod netlink;
+pub(crate) mod netlink;
 mod nic;
 mod old_root;
 mod phase;
@@ -36,7 +36,7 @@ mod screen;
 mod shell;
 mod systemd;
 mod uevent;
-mod value;
+pub(crate) mod value;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;

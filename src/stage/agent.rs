@@ -57,7 +57,7 @@ pub(super) enum AgentError {
     /// It does not run at the moment.
     #[error("the agent is not running")]
     NotRunning,
-    /// It does not take a command.
+    /// It does not take its command.
     #[error("the agent does not listen")]
     Tell(#[source] std::io::Error),
 }
@@ -70,6 +70,8 @@ pub(super) struct Agent {
     deaths: u32,
     /// When it is to be started again; `None`: it runs, or is not wanted.
     due: Option<Duration>,
+    /// It is on its own: if it dies it stays dead.
+    let_go: bool,
 }
 
 struct Running {
@@ -78,6 +80,8 @@ struct Running {
     stdout: ChildStdout,
     lines: LineBuffer,
     since: Duration,
+    /// It was told to enter the new root.
+    told: bool,
 }
 
 impl Agent {
@@ -94,7 +98,7 @@ impl Agent {
     /// Leaves it dead if it dies from now on.
     pub(super) fn let_go(&mut self) {
         self.due = None;
-        self.deaths = u32::MAX;
+        self.let_go = true;
     }
 
     /// Starts it.
@@ -143,10 +147,14 @@ impl Agent {
         said
     }
 
-    /// Sends it a command.
-    pub(super) fn tell(&mut self, command: &str) -> Result<(), AgentError> {
+    /// Tells it to make `root` its root, once in its life: from there the path would lead elsewhere.
+    pub(super) fn enter(&mut self, root: &str) -> Result<(), AgentError> {
         let running = self.running.as_mut().ok_or(AgentError::NotRunning)?;
-        running.stdin.write_all(format!("{command}\n").as_bytes()).map_err(AgentError::Tell)
+        if !running.told {
+            running.stdin.write_all(format!("enter {root}\n").as_bytes()).map_err(AgentError::Tell)?;
+            running.told = true;
+        }
+        Ok(())
     }
 
     /// Ends it at once. It is started again like any agent that died.
@@ -160,17 +168,17 @@ impl Agent {
     /// Takes note of a process that ended; says how the agent died if it was the agent.
     pub(super) fn ended(&mut self, exit: &Exit, now: Duration) -> Option<String> {
         let running = self.running.take_if(|running| running.pid == exit.pid)?;
-        if self.deaths != u32::MAX {
-            if now.saturating_sub(running.since) >= WELL {
-                self.deaths = 0;
-            }
+        if now.saturating_sub(running.since) >= WELL {
+            self.deaths = 0;
+        }
+        if !self.let_go {
             self.plan_restart(now);
         }
         let words = last_words(Path::new(LOG));
         Some(if words.is_empty() {
-            format!("the agent ended ({exit})")
+            format!("ended ({exit})")
         } else {
-            format!("the agent ended ({exit}); its last words: {words}")
+            format!("ended ({exit}); its last words: {words}")
         })
     }
 
@@ -201,7 +209,7 @@ fn spawn(now: Duration) -> std::io::Result<Running> {
     let flags = OFlag::from_bits_retain(fcntl(stdout.as_fd(), FcntlArg::F_GETFL)?);
     fcntl(stdout.as_fd(), FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
     // `child` goes without a wait: `reap` takes note of all children.
-    Ok(Running { pid, stdin, stdout, lines: LineBuffer::default(), since: now })
+    Ok(Running { pid, stdin, stdout, lines: LineBuffer::default(), since: now, told: false })
 }
 
 /// The end of a log on one line; empty if there is none.

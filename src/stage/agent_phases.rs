@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use super::agent_view::AgentView;
+use super::agent_view::{AgentView, Failure};
 use super::boot::Boot;
 use super::config::{CONFIG, STATE, STORE, StageConfig};
 use super::phase::{Host, PhaseError};
@@ -125,16 +125,20 @@ pub(super) fn until<T>(
             boot.stalls = 0;
             return Ok(answer);
         }
-        if let Some(failure) = boot.view.take_failure() {
-            return Err(PhaseError::message(failure.error).with_remedy(failure.remedy));
+        if let Some(Failure { phase, error, remedy }) = boot.view.take_failure() {
+            // The agent does several things at once: it may fail at something else than what is waited for.
+            let error = if phase == boot.phase() { error } else { format!("{phase}: {error}") };
+            return Err(PhaseError::message(error).with_remedy(remedy));
         }
         if boot.view.steps != steps {
             (steps, since) = (boot.view.steps, boot.now());
             boot.stalls = 0;
         }
-        if boot.now().saturating_sub(since) >= deadline {
+        let quiet = boot.now().saturating_sub(since);
+        if quiet >= deadline {
             return Err(stalled(boot, deadline));
         }
+        boot.show_waiting(boot.phase(), quiet, "news of the agent");
         boot.turn(LOOK);
     }
 }

@@ -29,6 +29,8 @@ pub(super) struct Blob {
 /// Something the agent could not do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Failure {
+    /// The phase it is a failure of, as the agent sees it.
+    pub(super) phase: String,
     /// What went wrong.
     pub(super) error: String,
     /// What to do.
@@ -95,7 +97,7 @@ impl AgentView {
             }
             Event::Entered { .. } => self.entered = true,
             Event::PhaseFailed { phase, error, remedy } => {
-                return self.fail(format!("{phase}: {error}"), remedy.clone());
+                return self.fail(phase, error.clone(), remedy);
             }
             _ => return,
         }
@@ -116,8 +118,8 @@ impl AgentView {
     }
 
     /// Notes a failure.
-    pub(super) fn fail(&mut self, error: String, remedy: String) {
-        self.failure = Some(Failure { error, remedy });
+    pub(super) fn fail(&mut self, phase: &str, error: String, remedy: &str) {
+        self.failure = Some(Failure { phase: phase.to_owned(), error, remedy: remedy.to_owned() });
     }
 
     /// The last failure that was not looked at yet.
@@ -175,7 +177,7 @@ mod tests {
         let mut view = AgentView::default();
         view.take(Duration::ZERO, &Event::BootBlobsHeld { bytes: 1 });
         view.take(Duration::ZERO, &progress(50));
-        view.fail("gone".into(), "wait".into());
+        view.fail("agent", "gone".into(), "wait");
         let steps = view.steps;
         view.restart();
         assert_eq!((view.boot_blobs, view.steps), (None, steps));

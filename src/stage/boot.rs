@@ -21,6 +21,9 @@ use crate::event::{Event, Record};
 /// Longest sleep of a turn: the end of a child that is not the agent wakes nobody up.
 const TURN: Duration = Duration::from_millis(200);
 
+/// Waits shorter than this need no words.
+const PATIENCE: Duration = Duration::from_secs(3);
+
 /// One boot.
 pub(super) struct Boot {
     started: Instant,
@@ -85,6 +88,11 @@ impl Boot {
         self.root.as_ref().ok_or_else(|| missing("mount"))
     }
 
+    /// Name of the phase that runs.
+    pub(super) fn phase(&self) -> &'static str {
+        self.phase
+    }
+
     /// The node's name; empty until it is known.
     pub(super) fn name(&self) -> &str {
         &self.name
@@ -112,14 +120,14 @@ impl Boot {
         let exits = reap();
         for exit in &exits {
             if let Some(death) = self.agent.ended(exit, self.now()) {
-                self.view.fail(death, "the agent is started again; what it had verified is kept".to_owned());
+                self.view.restart();
+                self.view.fail("agent", death, "the agent is started again; what it had verified is kept");
             }
         }
-        if self.agent.is_due(self.now()) {
-            self.view.restart();
-            if let Err(error) = self.agent.start(self.now()) {
-                self.view.fail(PhaseError::from(error).chain(), "the agent is started again".to_owned());
-            }
+        if self.agent.is_due(self.now())
+            && let Err(error) = self.agent.start(self.now())
+        {
+            self.view.fail("agent", PhaseError::from(error).chain(), "the agent is started again");
         }
         exits
     }
@@ -136,9 +144,17 @@ impl Boot {
         }
     }
 
+    /// Tells the person what is waited for, once that takes a while.
+    pub(super) fn show_waiting(&mut self, phase: &str, waited: Duration, what: &str) {
+        if waited >= PATIENCE {
+            let text = format!("waiting for {what}, {} s", waited.as_secs());
+            self.console.progress(self.started.elapsed(), phase, &text);
+        }
+    }
+
     fn hear(&mut self, line: &str) {
         let Ok(record) = serde_json::from_str::<Record>(line) else {
-            return;
+            return self.console.log(&format!("the agent says what is no event: {line}"));
         };
         // The agent's failures are reported by the phase that they are failures of.
         if !matches!(record.event, Event::PhaseFailed { .. }) {

@@ -65,7 +65,8 @@ impl Console {
         }
     }
 
-    fn log(&mut self, text: &str) {
+    /// Says something to the kernel's log alone.
+    pub(super) fn log(&mut self, text: &str) {
         /// Longest record the kernel takes in one write (LOG_LINE_MAX) less its own prefix.
         const RECORD: usize = 900;
         if let Some(log) = &mut self.log {

@@ -41,6 +41,7 @@ impl EventSink {
             cfmakeraw(&mut terminal);
             tcsetattr(file.as_fd(), SetArg::TCSANOW, &terminal)?;
         }
+        self.closed = false;
         self.device = Some(file);
         self.flush();
         Ok(())

@@ -59,8 +59,7 @@ pub(super) fn hand_over(boot: &mut Boot, deadline: Duration) -> Result<String, P
         systemd::write_units(Path::new("/run"), boot.nic()?).map_err(HandOverError::Units)?;
     }
     bind_all()?;
-    boot.view.entered = false;
-    boot.agent.tell(&format!("enter {SYSROOT}"))?;
+    boot.agent.enter(SYSROOT)?;
     until(boot, deadline, |view| view.entered.then_some(()))?;
     boot.agent.let_go();
 

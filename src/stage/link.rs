@@ -65,6 +65,7 @@ pub(super) fn link(boot: &mut Boot, deadline: Duration) -> Result<String, PhaseE
         if began.elapsed() >= deadline {
             return Err(explain(&present, wanted, boot.modules()?));
         }
+        boot.show_waiting("link", began.elapsed(), "a link");
         uevents.wait(LOOK);
     }
 }

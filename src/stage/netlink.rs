@@ -18,11 +18,11 @@ use super::value::Address;
 
 /// Index of a network interface, from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct LinkIndex(pub(super) u32);
+pub(crate) struct LinkIndex(pub(crate) u32);
 
 /// A request to the routing socket failed.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum NetlinkError {
+pub(crate) enum NetlinkError {
     /// The socket does not work.
     #[error("no routing socket")]
     Socket(#[from] io::Error),
@@ -44,7 +44,7 @@ pub(super) enum NetlinkError {
 const ANSWER: usize = 4096;
 
 /// Takes an interface up or down.
-pub(super) fn set_up(link: LinkIndex, up: bool) -> Result<(), NetlinkError> {
+pub(crate) fn set_up(link: LinkIndex, up: bool) -> Result<(), NetlinkError> {
     let mut message = LinkMessage::default();
     message.header.index = link.0;
     message.header.flags = if up { LinkFlags::Up } else { LinkFlags::empty() };
@@ -54,7 +54,7 @@ pub(super) fn set_up(link: LinkIndex, up: bool) -> Result<(), NetlinkError> {
 }
 
 /// Gives an interface an address, which may be there already.
-pub(super) fn add_address(link: LinkIndex, address: Address) -> Result<(), NetlinkError> {
+pub(crate) fn add_address(link: LinkIndex, address: Address) -> Result<(), NetlinkError> {
     let mut message = AddressMessage::default();
     message.header.family = AddressFamily::Inet;
     message.header.prefix_len = address.prefix;

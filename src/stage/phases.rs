@@ -48,7 +48,7 @@ pub(super) const PHASES: &[Phase<Boot>] = &[
     },
     Phase {
         name: "link",
-        deadline: seconds(30),
+        deadline: seconds(15),
         retry: REMOTE,
         remedy: "check the network card, the cable and the switch port",
         run: link::link,

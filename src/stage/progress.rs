@@ -12,8 +12,8 @@ const SPAN: Duration = Duration::from_secs(5);
 /// Figures kept for the rate; more often than this within [`SPAN`] the newest replaces its predecessor.
 const MAX_SAMPLES: usize = 64;
 
-/// Characters of the bar between its brackets.
-const BAR: usize = 24;
+/// Characters of the bar between its brackets: with all figures the line still fits a screen of 80 columns.
+const BAR: usize = 10;
 
 /// Work on a known number of bytes.
 #[derive(Debug, Default)]
@@ -46,7 +46,7 @@ impl Progress {
         Some(last.saturating_sub(first) as f64 / span.as_secs_f64())
     }
 
-    /// `[######------]  41 %  23.1 of 56.0 MiB  12.3 MiB/s`
+    /// `[####------]  41 %  23.1/56.0 MiB  12.3 MiB/s`
     pub(super) fn text(&self) -> String {
         let bytes = self.samples.back().map_or(0, |&(_, bytes)| bytes);
         let done = part(bytes, self.total, BAR as u64) as usize;
@@ -54,7 +54,7 @@ impl Progress {
         let mut text =
             format!("[{}{}] {percent:3} %", "#".repeat(done), "-".repeat(BAR.saturating_sub(done)));
         // Writing to a string cannot fail.
-        let _ = write!(text, "  {:.1} of {:.1} MiB", mebibytes(bytes), mebibytes(self.total));
+        let _ = write!(text, "  {:.1}/{:.1} MiB", mebibytes(bytes), mebibytes(self.total));
         if let Some(rate) = self.rate() {
             let _ = write!(text, "  {:.1} MiB/s", rate / f64::from(1 << 20));
         }
@@ -89,9 +89,9 @@ mod tests {
     fn shows_share_amount_rate_and_peers() {
         let mut progress = Progress::default();
         progress.update(Duration::from_secs(10), 0, 100 * MIB);
-        assert_eq!(progress.text(), "[------------------------]   0 %  0.0 of 100.0 MiB");
+        assert_eq!(progress.text(), "[----------]   0 %  0.0/100.0 MiB");
         progress.update(Duration::from_secs(12), 50 * MIB, 100 * MIB);
-        assert_eq!(progress.text(), "[############------------]  50 %  50.0 of 100.0 MiB  25.0 MiB/s");
+        assert_eq!(progress.text(), "[#####-----]  50 %  50.0/100.0 MiB  25.0 MiB/s");
     }
 
     #[test]

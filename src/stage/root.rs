@@ -104,7 +104,11 @@ pub(super) fn mount(boot: &mut Boot, _: Duration) -> Result<String, PhaseError> 
     let device = LoopDevice::attach(boot, &path)?;
     let mode = RootMode::Overlay;
     mode.mount(&device.path)?;
-    let init = init::find(Path::new(SYSROOT), boot.line.init.as_deref())?;
+    let init = init::find(Path::new(SYSROOT), boot.line.init.as_deref()).map_err(|error| {
+        PhaseError::from(error).with_remedy(
+            "build the image from a root that can start a machine (on Debian: with the package systemd-sysv)",
+        )
+    })?;
     let node = device.path.display().to_string();
     let note =
         format!("{:.1} MiB on {node}, {}, {}", mebibytes(blob.bytes), mode.name(), init.path.display());

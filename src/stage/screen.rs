@@ -15,7 +15,7 @@ const REFRESH: Duration = Duration::from_millis(400);
 const COLUMNS: usize = 79;
 
 /// Width of the phases' names.
-const NAMES: usize = 12;
+const NAMES: usize = 11;
 
 /// What is on the console's current line.
 #[derive(Debug, Default)]
@@ -114,9 +114,9 @@ mod tests {
         let mut out = screen.report("root", &Report::Started);
         out += &screen.rewrite(SECOND, "root", "[####----] a long text here").unwrap();
         out += &screen.rewrite(2 * SECOND, "root", "[######--]").unwrap();
-        assert_eq!(shown(&out), ["[    ] root         [######--]"]);
+        assert_eq!(shown(&out), ["[    ] root        [######--]"]);
         out += &screen.report("root", &Report::Done { took: 3 * SECOND, note: "56.0 MiB" });
-        assert_eq!(shown(&out), ["[ ok ] root            3.0 s  56.0 MiB", ""]);
+        assert_eq!(shown(&out), ["[ ok ] root           3.0 s  56.0 MiB", ""]);
     }
 
     #[test]
@@ -131,7 +131,7 @@ mod tests {
         assert_eq!(
             shown(&screen.report("link", &report)),
             [
-                "[fail] link            1.0 s  no link on eth0",
+                "[fail] link           1.0 s  no link on eth0",
                 "       what to do: check the cable",
                 "       retrying in 2 s",
                 ""

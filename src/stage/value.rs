@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 /// Why a value cannot be used. Each text says what is expected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(super) enum ValueError {
+pub(crate) enum ValueError {
     /// Nothing after the `=`.
     #[error("a value is missing")]
     Empty,
@@ -58,17 +58,17 @@ impl fmt::Display for ReleaseId {
 }
 
 /// Whether `text` has the form of a hash: 64 hexadecimal digits.
-pub(super) fn is_hash(text: &str) -> bool {
+pub(crate) fn is_hash(text: &str) -> bool {
     text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 /// An interface's address: one a machine can have, with the length of its network's prefix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Address {
+pub(crate) struct Address {
     /// The machine's address.
-    pub(super) ip: Ipv4Addr,
+    pub(crate) ip: Ipv4Addr,
     /// Bits of the network part: 1 to 32.
-    pub(super) prefix: u8,
+    pub(crate) prefix: u8,
 }
 
 impl Address {
@@ -77,7 +77,7 @@ impl Address {
     }
 
     /// The network's broadcast address; `None` for the prefixes 31 and 32, which have none (RFC 3021).
-    pub(super) fn broadcast(self) -> Option<Ipv4Addr> {
+    pub(crate) fn broadcast(self) -> Option<Ipv4Addr> {
         (self.prefix < 31).then(|| Ipv4Addr::from_bits(self.ip.to_bits() | !self.mask()))
     }
 
