@@ -23,7 +23,7 @@ pub(crate) const MAX_FIRST_PEERS: usize = 64;
 /// Dials under way at once: handshakes cost about 3 ms of CPU each, on machines that are busy booting.
 const MAX_DIALING: usize = 8;
 /// What the node with the higher id waits before it dials one it has just learned of.
-const YIELD: Duration = Duration::from_secs(2);
+const YIELD: Duration = Duration::from_secs(1);
 /// First pause after a failed dial, doubled each time.
 const BACK_OFF: Duration = Duration::from_millis(500);
 /// Longest pause between dials of a first peer: it may be a machine that is switched on later.
@@ -127,7 +127,8 @@ impl DialPolicy {
         address.dialing = false;
         address.failures += 1;
         let doublings = address.failures.saturating_sub(1).min(16);
-        address.not_before = now + (BACK_OFF * (1 << doublings)).min(LONGEST_BACK_OFF);
+        let pause = (BACK_OFF * (1 << doublings)).min(LONGEST_BACK_OFF);
+        address.not_before = address.not_before.max(now + pause);
         if address.failures >= MAX_FAILURES && !address.first && !address.ourselves {
             self.addresses.remove(&at);
         }

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use libp2p::core::ConnectedPoint;
 use libp2p::swarm::dial_opts::DialOpts;
@@ -20,6 +20,9 @@ use crate::swarm::protocol::{Identity, ProtocolRange};
 use crate::swarm::session::{GREETING, Link, Origin, Session, SessionId};
 use crate::swarm::streams::Inbound;
 use crate::swarm::{Incompatibility, SwarmEvent};
+
+/// A connection to a foreign node stays so long, for the node to find out too.
+const LINGER: Duration = Duration::from_secs(1);
 
 impl Driver {
     pub(super) fn on_swarm_event(&mut self, event: Libp2pEvent<BehaviourEvent>, now: Instant) {
@@ -153,7 +156,7 @@ impl Driver {
     }
 
     fn on_identity(&mut self, id: ConnectionId, text: &str, now: Instant) {
-        let Some(connection) = self.connections.get(&id) else { return };
+        let Some(connection) = self.connections.get_mut(&id) else { return };
         let (node, address, dialled) = (connection.node, connection.remote, connection.dialled);
         let why = match text.parse::<Identity>() {
             Ok(identity) if identity.tag != self.tag => Some(Incompatibility::OtherFabric(identity.tag)),
@@ -163,6 +166,7 @@ impl Driver {
             Ok(_) => return,
             Err(_) => None,
         };
+        connection.greet_by = now + LINGER;
         if let Some(at) = dialled {
             self.dial.foreign(at, now);
         }
@@ -173,7 +177,6 @@ impl Driver {
             }
             _ => tracing::debug!(?node, %address, text, "not a node of this fabric"),
         }
-        self.swarm.close_connection(id);
     }
 
     fn on_discovered(&mut self, peer: PeerId, address: Option<SocketAddr>, now: Instant) {

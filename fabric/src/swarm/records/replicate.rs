@@ -27,6 +27,8 @@ const MAX_ANSWER_LEN: usize = 1024 * 1024;
 const PULL_TIMEOUT: Duration = Duration::from_secs(3);
 /// Under constant change digests always differ a little; this bounds what that costs.
 const PULL_AGAIN: Duration = Duration::from_secs(5);
+/// A difference that stands so long although we pulled is pulled again: something went wrong that should not have.
+const PULL_ANYWAY: Duration = Duration::from_secs(60);
 /// How often ages are looked at.
 const EXPIRE_EVERY: Duration = Duration::from_secs(60);
 
@@ -68,7 +70,7 @@ struct Neighbour {
     digest: u64,
     /// The digest it had when we last pulled from it.
     pulled: Option<u64>,
-    pull_after: Option<Instant>,
+    last_pull: Option<Instant>,
     answer_after: Option<Instant>,
 }
 
@@ -183,7 +185,7 @@ impl Replica {
             self.pulling = Some((node, now + PULL_TIMEOUT));
             if let Some(neighbour) = self.neighbours.get_mut(&node) {
                 neighbour.pulled = Some(neighbour.digest);
-                neighbour.pull_after = Some(now + PULL_AGAIN);
+                neighbour.last_pull = Some(now);
             }
             actions.push(Action::Send(vec![node], Words::Pull(self.table.digests())));
         }
@@ -198,7 +200,7 @@ impl Replica {
     pub(crate) fn next_deadline(&self, now: Instant) -> Option<Instant> {
         let pull = match self.pulling {
             Some((_, until)) => Some(until),
-            None => self.wanted().map(|(_, neighbour)| neighbour.pull_after.unwrap_or(now)).min(),
+            None => self.wanted().map(|(_, at)| at.unwrap_or(now)).min(),
         };
         [self.flush_at, pull, self.expire_at].into_iter().flatten().min()
     }
@@ -278,17 +280,18 @@ impl Replica {
         vec![Action::Send(to, Words::Digest(self.digest()))]
     }
 
-    /// Neighbours that may have what we lack: their table is not empty, their digest differs from ours and changed since
-    /// we last pulled from them.
-    fn wanted(&self) -> impl Iterator<Item = (&NodeId, &Neighbour)> {
+    /// Neighbours that may have what we lack, and from when on to pull from them: their table is not empty and their
+    /// digest differs from ours.
+    fn wanted(&self) -> impl Iterator<Item = (NodeId, Option<Instant>)> {
         let ours = self.digest();
-        self.neighbours
-            .iter()
-            .filter(move |(_, n)| n.digest != 0 && n.digest != ours && n.pulled != Some(n.digest))
+        self.neighbours.iter().filter(move |(_, n)| n.digest != 0 && n.digest != ours).map(|(node, n)| {
+            let pause = if n.pulled == Some(n.digest) { PULL_ANYWAY } else { PULL_AGAIN };
+            (*node, n.last_pull.map(|last| last + pause))
+        })
     }
 
     fn next_pull(&self, now: Instant) -> Option<NodeId> {
-        self.wanted().find(|(_, n)| n.pull_after.is_none_or(|after| after <= now)).map(|(node, _)| *node)
+        self.wanted().find(|(_, at)| at.is_none_or(|at| at <= now)).map(|(node, _)| node)
     }
 }
 

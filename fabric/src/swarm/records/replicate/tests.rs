@@ -266,3 +266,19 @@ proptest! {
         prop_assert_eq!(net.digests().len(), 1);
     }
 }
+
+#[test]
+fn a_lost_answer_is_asked_for_again() {
+    let mut net = Net::new(2);
+    net.replicas[0].put(record(0, 0, 0), net.now).unwrap();
+    net.step(BATCH, || false);
+    net.link(0, 1);
+    let mut deliveries = 0;
+    net.step(BATCH, || {
+        deliveries += 1;
+        deliveries == 2
+    });
+    assert_eq!(net.digests().len(), 2);
+    net.settle();
+    assert_eq!(net.digests().len(), 1);
+}
