@@ -215,6 +215,9 @@ async fn send_blocks(
     blocks: RangeInclusive<u64>,
 ) -> std::io::Result<()> {
     let first = *blocks.start();
+    if first == *blocks.end() {
+        return socket.send_block(first, reader.block(first)).await;
+    }
     let payloads: Vec<&[u8]> = blocks.map(|block| reader.block(block)).collect();
     socket.send_blocks(first, &payloads).await
 }

@@ -151,6 +151,12 @@ impl TransferSocket {
         self.socket.send(packet).await.map(drop)
     }
 
+    /// Sends one DATA packet: every block of a client without windows, so nothing is allocated.
+    pub(super) async fn send_block(&self, block: u64, payload: &[u8]) -> io::Result<()> {
+        let header = data_header(block);
+        self.send_slices(&[IoSlice::new(&header), IoSlice::new(payload)], None).await
+    }
+
     /// Sends DATA packets with the given payloads, the first numbered `first`; all but the last have the same length.
     /// One system call carries as many as the kernel takes (udp(7), `UDP_SEGMENT`); musl's `sendmmsg` would make one
     /// call for each.
