@@ -111,10 +111,17 @@ impl Bitfield {
         self.words.get(chunk as usize / 64).is_some_and(|word| word >> (chunk % 64) & 1 == 1)
     }
 
-    /// Whether all of `chunks` are in the set.
+    /// Whether all of `chunks` are in the set; false if some lie beyond the end.
     #[must_use]
-    pub fn has_all(&self, mut chunks: Range<u32>) -> bool {
-        chunks.all(|chunk| self.has(chunk))
+    pub fn has_all(&self, chunks: Range<u32>) -> bool {
+        if chunks.is_empty() {
+            return true;
+        }
+        let words = chunks.start / 64..=(chunks.end - 1) / 64;
+        words.into_iter().all(|index| {
+            let mask = mask(index, &chunks);
+            self.words.get(index as usize).is_some_and(|word| word & mask == mask)
+        })
     }
 
     /// Adds `chunk`; true if it is new. Chunks beyond the end are ignored.
@@ -143,10 +150,14 @@ impl Bitfield {
 
     /// The chunks in the set, ascending.
     pub fn iter(&self) -> impl Iterator<Item = u32> + '_ {
-        (0u32..).zip(&self.words).flat_map(|(index, &word)| {
-            std::iter::successors(Some(word), |rest| Some(rest & (rest - 1)))
-                .take_while(|rest| *rest != 0)
-                .map(move |rest| index * 64 + rest.trailing_zeros())
+        (0_u32..).zip(&self.words).flat_map(|(index, &word)| {
+            let mut rest = word;
+            std::iter::from_fn(move || {
+                let bit = rest.trailing_zeros();
+                // The lowest bit that is set, cleared; none is left of zero.
+                rest &= rest.checked_sub(1)?;
+                Some(index * 64 + bit)
+            })
         })
     }
 
@@ -157,14 +168,26 @@ impl Bitfield {
     }
 }
 
+/// The bits of word `index` that lie in `chunks`, which has chunks in that word.
+fn mask(index: u32, chunks: &Range<u32>) -> u64 {
+    let first = index.saturating_mul(64);
+    let low = chunks.start.saturating_sub(first);
+    let high = chunks.end.saturating_sub(first).min(64);
+    (u64::MAX >> (64 - high)) & (u64::MAX << low)
+}
+
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
     fn insert_remove_count_and_iterate() {
         let mut bits = Bitfield::empty(130);
-        assert!(bits.insert(0) && bits.insert(64) && bits.insert(129) && !bits.insert(129) && !bits.insert(130));
+        assert!(
+            bits.insert(0) && bits.insert(64) && bits.insert(129) && !bits.insert(129) && !bits.insert(130)
+        );
         assert_eq!((bits.count(), bits.iter().collect::<Vec<_>>()), (3, vec![0, 64, 129]));
         assert!(bits.remove(64) && !bits.remove(64) && !bits.has(64) && !bits.has(4000));
         assert_eq!(Bitfield::full(130).iter().count(), 130);
@@ -176,5 +199,23 @@ mod tests {
         assert!(Bitfield::from_words(3, vec![0b1000]).is_err());
         assert!(Bitfield::from_words(3, vec![]).is_err());
         assert_eq!(Bitfield::from_words(3, vec![0b111]), Ok(Bitfield::full(3)));
+    }
+
+    proptest! {
+        #[test]
+        fn agrees_with_a_list_of_flags(
+            flags in prop::collection::vec(prop::bool::weighted(0.9), 0..300),
+            range in (0_u32..320, 0_u32..320),
+        ) {
+            let mut bits = Bitfield::empty(u32::try_from(flags.len()).unwrap());
+            let members: Vec<u32> = (0_u32..).zip(&flags).filter(|(_, flag)| **flag).map(|(chunk, _)| chunk).collect();
+            for &chunk in &members {
+                prop_assert!(bits.insert(chunk));
+            }
+            prop_assert_eq!(bits.iter().collect::<Vec<_>>(), members);
+            let all = (range.0..range.1).all(|chunk| flags.get(chunk as usize).copied().unwrap_or(false));
+            prop_assert_eq!(bits.has_all(range.0..range.1), all);
+            prop_assert_eq!(Bitfield::from_words(bits.len(), bits.words().to_vec()), Ok(bits));
+        }
     }
 }

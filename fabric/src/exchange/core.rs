@@ -296,6 +296,12 @@ impl Core {
         self.blobs.get(blob).is_some_and(Blob::complete)
     }
 
+    /// Whether all chunks of `run` are held here, as far as was reported.
+    #[must_use]
+    pub fn holds(&self, blob: &BlobId, run: Run) -> bool {
+        self.blobs.get(blob).is_some_and(|blob| blob.have.has_all(run.chunks()))
+    }
+
     /// What was fetched from each neighbour, over all blobs.
     #[must_use]
     pub fn peer_reports(&self) -> Vec<PeerReport> {

@@ -25,17 +25,21 @@ pub(crate) struct Blob {
     pub(crate) views: BTreeMap<Slot, View>,
     /// For each cell, how many neighbours hold it wholly.
     pub(crate) holders: Vec<u16>,
+    /// Cells that no neighbour holds wholly.
+    pub(crate) unheld: u32,
     pub(crate) fetch: Option<Fetch>,
     pub(crate) governor: Governor,
     pub(crate) announcer: Announcer,
     /// We told the neighbours that we want to hear what they hold.
     pub(crate) interested: bool,
+    /// [`FirstCopyOut`](super::super::event::ExchangeEvent::FirstCopyOut) has been said.
+    pub(crate) copied: bool,
 }
 
 impl Blob {
     pub(crate) fn new(grid: Arc<Grid>, have: Bitfield) -> Self {
         let cells = grid.whole_cells(&have);
-        let holders = vec![0; grid.cells() as usize];
+        let (holders, unheld) = (vec![0; grid.cells() as usize], grid.cells());
         let held = runs(&have).map(|run| grid.bytes_of(run)).map(|bytes| bytes.end - bytes.start).sum();
         Self {
             grid,
@@ -44,15 +48,22 @@ impl Blob {
             cells,
             views: BTreeMap::new(),
             holders,
+            unheld,
             fetch: None,
             governor: Governor::default(),
             announcer: Announcer::default(),
             interested: false,
+            copied: false,
         }
     }
 
     pub(crate) fn complete(&self) -> bool {
         self.have.is_full()
+    }
+
+    /// Bytes that are not held.
+    pub(crate) fn missing_bytes(&self) -> u64 {
+        self.grid.size().saturating_sub(self.held)
     }
 
     /// Mean bytes of a cell.
@@ -65,44 +76,38 @@ impl Blob {
         self.views.entry(slot).or_insert_with(|| View::new(&self.grid))
     }
 
-    /// Neighbour `slot` also holds `chunks`.
-    pub(crate) fn learn(&mut self, slot: Slot, chunks: Range<u32>) {
-        let Self { grid, views, holders, governor, .. } = self;
+    /// Neighbour `slot` also holds `chunks`. `crowd`: it fetched them, so they are out in the crowd.
+    pub(crate) fn learn(&mut self, slot: Slot, chunks: Range<u32>, crowd: bool) {
+        let Self { grid, views, holders, unheld, governor, .. } = self;
         let view = views.entry(slot).or_insert_with(|| View::new(grid));
         view.learn(grid, chunks, |cell| {
             if let Some(count) = holders.get_mut(cell as usize) {
-                *count = count.saturating_add(1);
+                *unheld -= u32::from(*count == 0);
+                *count += 1;
             }
-            governor.seen(cell);
+            if crowd {
+                governor.seen(cell);
+            }
         });
     }
 
     /// Neighbour `slot` holds exactly `have`.
     pub(crate) fn replace(&mut self, slot: Slot, have: &Bitfield) {
-        let chunks = self.grid.chunks();
-        self.unlearn(slot, 0..chunks);
-        let Self { grid, views, holders, governor, .. } = self;
-        let view = views.entry(slot).or_insert_with(|| View::new(grid));
+        self.unlearn(slot, 0..self.grid.chunks());
         for run in runs(have) {
-            view.learn(grid, run, |cell| {
-                if let Some(count) = holders.get_mut(cell as usize) {
-                    *count = count.saturating_add(1);
-                }
-                // A seeder's copy says nothing about what has reached the crowd.
-                if !have.is_full() {
-                    governor.seen(cell);
-                }
-            });
+            // A seeder's copy says nothing about what has reached the crowd.
+            self.learn(slot, run, !have.is_full());
         }
     }
 
     /// Neighbour `slot` does not hold `chunks`.
     pub(crate) fn unlearn(&mut self, slot: Slot, chunks: Range<u32>) {
-        let Self { grid, views, holders, .. } = self;
+        let Self { grid, views, holders, unheld, .. } = self;
         if let Some(view) = views.get_mut(&slot) {
             view.unlearn(grid, chunks, |cell| {
                 if let Some(count) = holders.get_mut(cell as usize) {
-                    *count = count.saturating_sub(1);
+                    *count -= 1;
+                    *unheld += u32::from(*count == 0);
                 }
             });
         }

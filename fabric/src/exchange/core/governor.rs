@@ -32,7 +32,7 @@ const PATIENCE: u64 = 6;
 pub(crate) struct Governor {
     active: Option<Active>,
     /// One copy has been seen in the crowd: governing is over for good.
-    copied: bool,
+    done: bool,
 }
 
 #[derive(Debug)]
@@ -56,8 +56,8 @@ impl Governor {
         self.active.is_some()
     }
 
-    pub(crate) fn copied(&self) -> bool {
-        self.copied
+    pub(crate) fn done(&self) -> bool {
+        self.done
     }
 
     /// Begins to govern. `out` are the cells that the crowd has.
@@ -86,7 +86,7 @@ impl Governor {
         if active.out.insert(cell) {
             active.sample.1 += 1;
             if active.out.is_full() {
-                self.copied = true;
+                self.done = true;
             }
         }
     }

@@ -31,7 +31,7 @@ impl Core {
             }
             Message::Have { runs, .. } => self.for_runs(slot, id, runs, |core, run| {
                 if let Some(blob) = core.blobs.get_mut(&id) {
-                    blob.learn(slot, run.chunks());
+                    blob.learn(slot, run.chunks(), true);
                 }
             }),
             Message::Offer { runs, .. } => {

@@ -75,14 +75,20 @@ impl Peer {
         }
     }
 
-    /// Whether another request of about `cell` bytes may go to it now.
-    pub(crate) fn takes_more(&self, now: Time, cell: u64) -> bool {
-        let may = match self.standing {
+    /// Whether another request may go to it now, for a blob with cells of about `cell` bytes of which `share` bytes are its
+    /// share: what it would bring if all neighbours were equal.
+    pub(crate) fn takes_more(&self, now: Time, cell: u64, share: u64) -> bool {
+        self.ready(now)
+            && self.requests < self.depth(cell) && self.bytes < share.max(cell.saturating_mul(2))
+    }
+
+    /// Whether it may be asked at all.
+    pub(crate) fn ready(&self, now: Time) -> bool {
+        match self.standing {
             Standing::Ready => true,
             Standing::Resting(until) => until <= now,
             Standing::Banned => false,
-        };
-        may && self.requests < self.depth(cell)
+        }
     }
 
     fn depth(&self, cell: u64) -> u32 {
@@ -94,9 +100,9 @@ impl Peer {
     }
 
     /// Bytes that one request to it may ask for.
-    pub(crate) fn request_size(&self, cell: u64) -> u64 {
+    pub(crate) fn request_size(&self, cell: u64, share: u64) -> u64 {
         let worth = self.rate.per_second().map_or(0, |rate| rate.saturating_mul(REQUEST_TIME) / SECOND);
-        worth.clamp(cell, super::grid::MAX_CELL.max(cell))
+        worth.min(share / 2).min(super::grid::MAX_CELL).max(cell)
     }
 
     /// Microseconds until what is under way and `more` bytes should be here.

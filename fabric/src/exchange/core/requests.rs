@@ -41,17 +41,12 @@ impl Core {
         if let Some(fetch) = &mut blob.fetch {
             fetch.progress = now;
         }
-        if blob.complete() && blob.fetch.take().is_some() {
-            self.drop_flights_for(id);
-            self.fetches.retain(|_, other| *other != id);
-            self.event(ExchangeEvent::BlobComplete { blob: id });
-        }
         self.spread(now, id);
     }
 
     /// Request `id` is over. What it brought has been reported with [`Core::stored`] before.
     pub fn finished(&mut self, now: Time, id: RequestId, result: Result<(), Failure>) {
-        let Some(flight) = self.land(id) else { return self.schedule(now) };
+        let Some(flight) = self.land(id) else { return self.complete_fetches(now) };
         match result {
             Ok(()) => self.delivered(now, &flight),
             Err(failure) => self.failed(now, &flight, failure),
@@ -67,6 +62,22 @@ impl Core {
             }
         }
         self.cancel_losers(&flight);
+        self.complete_fetches(now);
+    }
+
+    /// Ends the fetches that have everything, then asks where there is room.
+    fn complete_fetches(&mut self, now: Time) {
+        let whole = |id: &&BlobId| self.blobs.get(id).is_some_and(super::blob::Blob::complete);
+        let complete: Vec<BlobId> = self.fetches.values().filter(whole).copied().collect();
+        for id in complete {
+            self.drop_flights_for(id);
+            self.fetches.retain(|_, other| *other != id);
+            if let Some(blob) = self.blobs.get_mut(&id) {
+                blob.fetch = None;
+            }
+            self.event(ExchangeEvent::BlobComplete { blob: id });
+            self.spread(now, id);
+        }
         self.schedule(now);
     }
 

@@ -4,6 +4,9 @@
 //! neighbours come first: they are the ones whom others ask least, and so the seeder, richest of all, is asked last. Of a
 //! seeder that governs a crowd only what it offers is asked.
 
+use std::collections::BTreeSet;
+
+use super::blob::Blob;
 use super::fetch::{Flight, RequestId, span};
 use super::peer::Slot;
 use super::picker::Choice;
@@ -22,42 +25,61 @@ const MAX_RACES: usize = 4;
 /// A request is not raced before it is this much later than it should be.
 const RACE_GRACE: u64 = 100 * MS;
 
+/// Classes of wealth among neighbours: within one, whoever has the least to do is asked first.
+const WEALTH_CLASSES: u64 = 8;
+
+/// The order in which neighbours are asked.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Turn {
+    origin: bool,
+    wealth: u64,
+    load: u64,
+    slot: Slot,
+}
+
 impl Core {
     /// Makes all requests that can be made.
     pub(super) fn schedule(&mut self, now: Time) {
         self.seen = self.seen.max(now);
         let fetches: Vec<BlobId> = self.fetches.values().copied().collect();
         for id in fetches {
-            for slot in self.candidates(now, id) {
-                while self.in_flight < MAX_IN_FLIGHT && self.ask(now, id, slot) {}
-            }
+            self.fill(now, id);
             self.race(now, id);
         }
     }
 
-    /// Neighbours that could be asked something, in the order in which to ask.
-    fn candidates(&self, now: Time, id: BlobId) -> Vec<Slot> {
-        let Some(blob) = self.blobs.get(&id) else { return Vec::new() };
-        let cell = blob.cell_bytes();
-        let mut slots: Vec<_> = blob
-            .views
-            .iter()
-            .filter(|(_, view)| !view.exhausted && view.have.count() > 0)
-            .filter_map(|(&slot, view)| {
-                let peer = self.peers.get(&slot).filter(|peer| peer.takes_more(now, cell))?;
-                Some((peer.hint.origin, view.have.count(), peer.bytes, slot))
-            })
-            .collect();
-        slots.sort_unstable();
-        slots.into_iter().map(|(.., slot)| slot).collect()
+    /// Asks until every neighbour has enough to do or nothing that could be asked.
+    fn fill(&mut self, now: Time, id: BlobId) {
+        let Some(blob) = self.blobs.get(&id) else { return };
+        let usable = |slot: &Slot| self.peers.get(slot).is_some_and(|peer| peer.ready(now));
+        let givers = blob.views.iter().filter(|(slot, view)| view.have.count() > 0 && usable(slot)).count();
+        let share = blob.missing_bytes() / (givers as u64).max(1);
+        let mut turns: BTreeSet<Turn> =
+            blob.views.keys().filter_map(|&slot| self.turn(now, blob, slot, share)).collect();
+        while self.in_flight < MAX_IN_FLIGHT {
+            let Some(turn) = turns.pop_first() else { break };
+            if self.ask(now, id, turn.slot, share)
+                && let Some(blob) = self.blobs.get(&id)
+            {
+                turns.extend(self.turn(now, blob, turn.slot, share));
+            }
+        }
     }
 
-    /// Asks `slot` for one more run; false if there is nothing to ask or no room.
-    fn ask(&mut self, now: Time, id: BlobId, slot: Slot) -> bool {
+    /// When `slot` has its turn to be asked; `None` if it must not be asked now or has nothing.
+    fn turn(&self, now: Time, blob: &Blob, slot: Slot, share: u64) -> Option<Turn> {
+        let view = blob.views.get(&slot).filter(|view| !view.exhausted && view.have.count() > 0)?;
+        let peer = self.peers.get(&slot).filter(|peer| peer.takes_more(now, blob.cell_bytes(), share))?;
+        let wealth = u64::from(view.have.count()) * WEALTH_CLASSES / u64::from(blob.grid.chunks().max(1));
+        Some(Turn { origin: peer.hint.origin, wealth, load: peer.bytes, slot })
+    }
+
+    /// Asks `slot` for one more run; false if there is nothing to ask of it.
+    fn ask(&mut self, now: Time, id: BlobId, slot: Slot, share: u64) -> bool {
         let start = self.rng.below(u32::MAX);
         let Some(blob) = self.blobs.get_mut(&id) else { return false };
         let cell_bytes = blob.cell_bytes();
-        let Some(peer) = self.peers.get(&slot).filter(|peer| peer.takes_more(now, cell_bytes)) else {
+        let Some(peer) = self.peers.get(&slot).filter(|peer| peer.takes_more(now, cell_bytes, share)) else {
             return false;
         };
         let (Some(fetch), Some(view)) = (&blob.fetch, blob.views.get_mut(&slot)) else { return false };
@@ -94,7 +116,7 @@ impl Core {
             }
         };
         // A fast peer is asked for more at once, as long as what follows is as rare.
-        let limit = peer.request_size(cell_bytes);
+        let limit = peer.request_size(cell_bytes, share);
         let rarity = |cell: u32| blob.holders.get(cell as usize).copied();
         while !view.governed
             && choice.allows(cells.end)
@@ -159,7 +181,7 @@ impl Core {
                 **slot != flight.slot
                     && !view.governed
                     && !asks.iter().any(|(asked, ..)| asked == *slot)
-                    && self.peers.get(slot).is_some_and(|peer| peer.requests == 0 && peer.takes_more(now, 1))
+                    && self.peers.get(slot).is_some_and(|peer| peer.requests == 0 && peer.ready(now))
                     && view.have.has_all(flight.run.chunks())
             });
             if let Some((&slot, view)) = idle

@@ -32,7 +32,9 @@ impl Core {
         let Some(cells) = blob.announcer.take(now) else { return };
         for (slot, view) in blob.views.iter().filter(|(_, view)| view.interested) {
             let Some(peer) = self.peers.get(slot) else { continue };
-            let news = runs_of(&blob.grid, cells.iter().copied().filter(|&cell| !view.cells.has(cell)));
+            // A neighbour that has everything and still listens watches its copy spread.
+            let new_to_it = |cell: &u32| view.complete() || !view.cells.has(*cell);
+            let news = runs_of(&blob.grid, cells.iter().copied().filter(new_to_it));
             for runs in news.chunks(MAX_RUNS) {
                 let message = Message::Have { blob: id, runs: runs.to_vec() };
                 self.outputs.push_back(Output::Send { to: peer.key, message });
@@ -43,7 +45,6 @@ impl Core {
     /// The seeder's part: see [`governor`](super::governor).
     fn govern(&mut self, now: Time, id: BlobId) {
         let Some(blob) = self.blobs.get_mut(&id) else { return };
-        let copied = blob.governor.copied();
         let crowd: BTreeMap<Slot, &View> = blob
             .views
             .iter()
@@ -55,7 +56,7 @@ impl Core {
             .map(|(&slot, view)| (slot, view))
             .collect();
         let seeders = 1 + blob.views.values().filter(|view| view.complete()).count();
-        let wanted = blob.have.is_full() && !copied && crowd.len() >= CROWD * seeders;
+        let wanted = blob.complete() && !blob.governor.done() && crowd.len() >= CROWD * seeders;
         if wanted && !blob.governor.governing() {
             let out = crowd_has(&blob.views, &blob.grid);
             blob.governor.start(now, out, &mut self.rng);
@@ -76,9 +77,6 @@ impl Core {
                     self.outputs.push_back(Output::Send { to: peer.key, message });
                 }
             }
-            if copied {
-                self.event(ExchangeEvent::FirstCopyOut { blob: id });
-            }
         }
     }
 
@@ -86,7 +84,12 @@ impl Core {
     fn update_interest(&mut self, id: BlobId) {
         let Some(blob) = self.blobs.get_mut(&id) else { return };
         let crowd = blob.views.values().any(|view| view.interested && !view.complete());
-        let wanted = blob.fetch.is_some() || (blob.complete() && crowd && !blob.governor.copied());
+        let out = blob.unheld == 0;
+        let watching = blob.complete() && crowd && (!out || blob.governor.governing());
+        let wanted = blob.fetch.is_some() || watching;
+        if blob.complete() && out && blob.interested && !std::mem::replace(&mut blob.copied, true) {
+            self.outputs.push_back(Output::Event(ExchangeEvent::FirstCopyOut { blob: id }));
+        }
         if wanted == blob.interested {
             return;
         }
