@@ -1,4 +1,10 @@
 //! The DHCP service on a switch of network namespaces, asked by real clients: `dhclient` and `busybox udhcpc`.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of tests fail by panicking"
+)]
 
 mod dhcp_lab;
 

@@ -21,11 +21,11 @@ use dhcproto::v4::MessageType;
 
 use super::class::{Client, ClientClass};
 use super::client::ClientKey;
-use super::config::{Config, ConfigError, Mode, Settings};
+use super::config::{Config, ConfigError, Mode, Network, Served, Settings};
 use super::event::{BootEvent, Counters};
 use super::lease::{Holder, Lease, LeaseRecord};
 use super::packet::{BOOT_REQUEST, Packet, PacketError};
-use super::rank::MemberId;
+use super::rank::{Leaders, MemberId};
 use super::table::Table;
 use super::time::Time;
 
@@ -88,8 +88,10 @@ pub struct Core {
     table: Table,
     /// The highest logical counter seen or used.
     counter: u64,
-    /// Live members, this node included.
-    members: BTreeSet<MemberId>,
+    /// Live members, this node included, in order.
+    members: Vec<MemberId>,
+    /// Who leads which bucket, by the network of the subnet.
+    leaders: BTreeMap<Network, Leaders>,
     standby: Standby,
     hints: Hints,
     booting: Booting,
@@ -136,7 +138,8 @@ impl Core {
             settings: Settings::new(config)?,
             table: Table::default(),
             counter: 0,
-            members: BTreeSet::from([me]),
+            members: Vec::new(),
+            leaders: BTreeMap::new(),
             standby: Standby::default(),
             hints: Hints::default(),
             booting: Booting::default(),
@@ -146,6 +149,7 @@ impl Core {
             counters: Counters::default(),
             now: Time::ZERO,
         };
+        core.set_members(Time::ZERO, []);
         core.claim_own_address();
         Ok(core)
     }
@@ -208,10 +212,17 @@ impl Core {
     }
 
     fn rank_for(&self, key: &ClientKey, giaddr: Ipv4Addr) -> usize {
-        let members: Vec<_> = self.members.iter().copied().collect();
-        self.settings
-            .subnet_for(giaddr)
-            .map_or(0, |served| served.pool.buckets().rank_of(self.me, &members, key))
+        let Some(served) = self.settings.subnet_for(giaddr) else { return 0 };
+        let buckets = served.pool.buckets();
+        if self.leaders(served).of(buckets.of(key)) == Some(self.me) {
+            return 0;
+        }
+        buckets.rank_of(self.me, &self.members, key)
+    }
+
+    fn leaders(&self, served: &Served) -> &Leaders {
+        static NONE: Leaders = Leaders::none();
+        self.leaders.get(&served.subnet.network).unwrap_or(&NONE)
     }
 
     /// Takes in a reply that another server sent over the link: stands down, and learns which address it named.
@@ -274,9 +285,8 @@ impl Core {
     /// The member that answers this client on the link first.
     #[must_use]
     pub fn responder(&self, key: &ClientKey) -> MemberId {
-        let members: Vec<_> = self.members.iter().copied().collect();
-        let ranked = self.settings.subnets.first().map(|served| served.pool.buckets().rank(&members, key));
-        ranked.and_then(|ranked| ranked.first().copied()).unwrap_or(self.me)
+        let link = self.settings.subnets.first();
+        link.and_then(|served| self.leaders(served).of(served.pool.buckets().of(key))).unwrap_or(self.me)
     }
 
     fn advance(&mut self, now: Time) {

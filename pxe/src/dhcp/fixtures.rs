@@ -9,8 +9,6 @@ pub(super) const DISCOVER: u8 = 1;
 pub(super) const OFFER: u8 = 2;
 pub(super) const REQUEST: u8 = 3;
 pub(super) const DECLINE: u8 = 4;
-pub(super) const ACK: u8 = 5;
-pub(super) const NAK: u8 = 6;
 pub(super) const RELEASE: u8 = 7;
 pub(super) const INFORM: u8 = 8;
 

@@ -1,7 +1,7 @@
 //! Which addresses exist and in which order they are tried for a client.
 //!
 //! The pool is cut into one slice per bucket. A client's search starts at a place in its own slice that only its hash
-//! decides, goes round the slice, and then through the following slices: every address comes exactly once, so the
+//! decides, goes round the slice, and then through the other slices: every address comes exactly once, so the
 //! search fails only when nothing is free. Owns arithmetic alone; which address is taken is the lease table's matter.
 
 use std::collections::BTreeSet;
@@ -9,7 +9,7 @@ use std::net::Ipv4Addr;
 
 use super::client::ClientKey;
 use super::config::Subnet;
-use super::rank::{Buckets, client_hash};
+use super::rank::{Bucket, Buckets, Leaders, client_hash};
 
 /// Addresses for clients: ascending ranges without gaps inside and without overlap.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,17 +77,34 @@ impl Pool {
         self.ranges.iter().any(|range| address >= range.first && address - range.first < range.length)
     }
 
-    /// All addresses in the order in which they are tried for `key`: each exactly once.
-    pub fn probe(&self, key: &ClientKey) -> impl Iterator<Item = Ipv4Addr> + use<'_> {
-        let hash = client_hash(key);
-        let count = u32::from(self.buckets.count());
-        let own = u32::from(self.buckets.of(key).index());
-        (0..count).flat_map(move |step| {
-            let (start, length) = self.slice((own + step) % count);
-            // The bucket took the hash modulo the bucket count; the place in the slice takes other bits of it.
-            let offset = u32::try_from((hash >> 32) % u64::from(length.max(1))).unwrap_or_default();
-            (0..length).filter_map(move |index| self.nth(start + (offset + index) % length))
-        })
+    /// All addresses in the order in which they are tried for `key`, each exactly once: the slice of its bucket, then
+    /// those of the other buckets that the same member leads, then the rest. So two members that work at the same moment
+    /// meet only when one of them has used up all that it leads.
+    pub fn probe<'a>(
+        &'a self,
+        key: &ClientKey,
+        leaders: &'a Leaders,
+    ) -> impl Iterator<Item = Ipv4Addr> + use<'a> {
+        let place = client_hash(key) >> 32;
+        let own = self.buckets.of(key);
+        let leader = leaders.of(own);
+        let same = self.buckets_from(own).filter(move |&bucket| leaders.of(bucket) == leader);
+        let rest = self.buckets_from(own).filter(move |&bucket| leaders.of(bucket) != leader);
+        same.chain(rest).flat_map(move |bucket| self.slice_from(bucket, place))
+    }
+
+    /// All buckets, `own` first.
+    fn buckets_from(&self, own: Bucket) -> impl Iterator<Item = Bucket> + use<> {
+        let count = self.buckets.count();
+        let own = own.index();
+        (own..count).chain(0..own).map(Bucket::new)
+    }
+
+    /// All addresses of a bucket's slice, from the one at `place` round.
+    fn slice_from(&self, bucket: Bucket, place: u64) -> impl Iterator<Item = Ipv4Addr> + use<'_> {
+        let (start, length) = self.slice(bucket.index().into());
+        let offset = u32::try_from(place % u64::from(length.max(1))).unwrap_or_default();
+        (0..length).filter_map(move |index| self.nth(start + (offset + index) % length))
     }
 
     /// First index and length of a bucket's slice.
@@ -109,13 +126,14 @@ impl Pool {
 #[must_use]
 pub fn pick_own_address(subnet: &Subnet, own: &ClientKey, taken: &BTreeSet<Ipv4Addr>) -> Option<Ipv4Addr> {
     Pool::new(subnet)
-        .probe(own)
+        .probe(own, &Leaders::none())
         .find(|address| !taken.contains(address) && !subnet.is_infrastructure(*address))
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::config::Network;
+    use super::super::rank::MemberId;
     use super::*;
     use proptest::prelude::*;
 
@@ -150,6 +168,7 @@ mod tests {
         #[test]
         fn the_search_visits_every_address_once(
             mac: [u8; 6],
+            members in 0_u8..5,
             ranges in proptest::collection::vec((0_u32..600, 0_u32..200), 0..5),
         ) {
             let ranges: Vec<_> = ranges.into_iter().map(|(first, length)| (first, first + length)).collect();
@@ -160,7 +179,9 @@ mod tests {
                 .filter(|host| ranges.iter().any(|(first, last)| (first..=last).contains(&host)))
                 .map(|host| Ipv4Addr::from(base + host))
                 .collect();
-            let visited: Vec<_> = pool.probe(&ClientKey::ethernet(mac)).collect();
+            let members: Vec<_> = (0..members).map(|n| MemberId::new([n; 32])).collect();
+            let leaders = Leaders::new(pool.buckets(), &members);
+            let visited: Vec<_> = pool.probe(&ClientKey::ethernet(mac), &leaders).collect();
             prop_assert_eq!(visited.len(), expected.len());
             prop_assert_eq!(pool.size() as usize, expected.len());
             prop_assert_eq!(visited.into_iter().collect::<BTreeSet<_>>(), expected);
@@ -173,7 +194,7 @@ mod tests {
             let bucket = u32::from(pool.buckets().of(&key).index());
             let (start, length) = pool.slice(bucket);
             let slice: BTreeSet<_> = (start..start + length).filter_map(|index| pool.nth(index)).collect();
-            let first: BTreeSet<_> = pool.probe(&key).take(length as usize).collect();
+            let first: BTreeSet<_> = pool.probe(&key, &Leaders::none()).take(length as usize).collect();
             prop_assert_eq!(first, slice);
         }
     }

@@ -55,6 +55,10 @@ impl fmt::Debug for MemberId {
 pub struct Bucket(u16);
 
 impl Bucket {
+    pub(super) const fn new(index: u16) -> Self {
+        Self(index)
+    }
+
     /// Its number, below the bucket count.
     #[must_use]
     pub const fn index(self) -> u16 {
@@ -103,6 +107,32 @@ impl Buckets {
         let bucket = self.of(key);
         let mine = (score(bucket, me), me);
         members.iter().filter(|&&member| member != me && (score(bucket, member), member) > mine).count()
+    }
+}
+
+/// The first rank of every bucket, kept until the members change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Leaders(Vec<MemberId>);
+
+impl Leaders {
+    /// No member, no leader.
+    #[must_use]
+    pub const fn none() -> Self {
+        Self(Vec::new())
+    }
+
+    /// The leaders of all buckets; none if there are no members.
+    #[must_use]
+    pub fn new(buckets: Buckets, members: &[MemberId]) -> Self {
+        let leader =
+            |index| members.iter().copied().max_by_key(|&member| (score(Bucket(index), member), member));
+        Self((0..buckets.count()).map_while(leader).collect())
+    }
+
+    /// The leader of a bucket.
+    #[must_use]
+    pub fn of(&self, bucket: Bucket) -> Option<MemberId> {
+        self.0.get(usize::from(bucket.0)).copied()
     }
 }
 
@@ -175,6 +205,8 @@ mod tests {
             ids.reverse();
             let members: Vec<_> = ids.iter().map(|&n| member(n)).collect();
             prop_assert_eq!(&one, &rank(&members, &key, 200));
+            let buckets = Buckets::for_pool(200);
+            prop_assert_eq!(Leaders::new(buckets, &members).of(buckets.of(&key)), Some(one[0]));
             for (index, &id) in one.iter().enumerate() {
                 prop_assert_eq!(Buckets::for_pool(200).rank_of(id, &one, &key), index);
             }

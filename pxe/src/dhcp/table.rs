@@ -148,12 +148,19 @@ impl Table {
         Merge::Applied { new_claim: lease.is_live(now) && !had_claim }
     }
 
-    /// Forgets expired leases of an address; whether there is room for one more holder after that.
+    /// Forgets what is over at an address, the ends that are remembered last; whether there is room for one more
+    /// holder after that.
     fn make_room(&mut self, address: Ipv4Addr, now: Time) -> bool {
-        let expired: Vec<_> =
-            self.at(address).filter(|lease| lease.is_expired(now)).map(|lease| lease.holder).collect();
-        for holder in expired {
-            self.remove(&holder);
+        let here: Vec<_> = self.at(address).copied().collect();
+        for lease in here.iter().filter(|lease| lease.is_expired(now)) {
+            self.remove(&lease.holder);
+        }
+        let released =
+            here.iter().filter(|lease| lease.state == LeaseState::Released && !lease.is_expired(now));
+        if let Some(first) = released.min_by_key(|lease| lease.expires)
+            && self.at(address).count() >= MAX_CLAIMS
+        {
+            self.remove(&first.holder);
         }
         self.at(address).count() < MAX_CLAIMS
     }

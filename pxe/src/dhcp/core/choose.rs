@@ -41,8 +41,9 @@ impl Core {
         let known = [reserved, last, told].into_iter().flatten().find(|&a| given(a) && not_held(a));
         let asked =
             || request.packet.address_option(code::REQUESTED_ADDRESS).filter(|&a| given(a) && free(a));
-        let probed = || served.pool.probe(&key).find(|&a| free(a) && given(a));
-        let stale = || served.pool.probe(&key).find(|&a| not_held(a) && given(a));
+        let leaders = self.leaders(served);
+        let probed = || served.pool.probe(&key, leaders).find(|&a| free(a) && given(a));
+        let stale = || served.pool.probe(&key, leaders).find(|&a| not_held(a) && given(a));
         known
             .or_else(asked)
             .or_else(probed)

@@ -7,11 +7,11 @@ use std::time::Duration;
 use dhcproto::v4::MessageType;
 
 use super::super::client::{ClientKey, ETHERNET};
-use super::super::config::Mode;
+use super::super::config::{Mode, Network, Served};
 use super::super::event::{BootEvent, Stage};
 use super::super::lease::{Holder, Lease, LeaseRecord, LeaseState, MAX_REMAINING};
 use super::super::packet::{BOOT_REPLY, Packet, code};
-use super::super::rank::MemberId;
+use super::super::rank::{Leaders, MemberId};
 use super::super::table::Merge;
 use super::super::time::Time;
 use super::{Core, MAX_BATCH, MAX_MEMBERS, MEMBER_GRACE, Output};
@@ -26,8 +26,13 @@ impl Core {
     /// [`MEMBER_GRACE`].
     pub fn set_members(&mut self, now: Time, members: impl IntoIterator<Item = MemberId>) {
         self.advance(now);
-        self.members = members.into_iter().take(MAX_MEMBERS).collect();
-        self.members.insert(self.me);
+        let members: BTreeSet<_> = members.into_iter().take(MAX_MEMBERS).chain([self.me]).collect();
+        let members = members.into_iter().collect();
+        if self.members == members {
+            return;
+        }
+        self.members = members;
+        self.leaders = self.settings.subnets.iter().map(|served| self.leaders_of(served)).collect();
         let affected: Vec<_> = self
             .table
             .iter()
@@ -40,6 +45,10 @@ impl Core {
             let expires = if alive { None } else { Some(self.now + MEMBER_GRACE) };
             self.table.put(Lease { expires, ..lease });
         }
+    }
+
+    fn leaders_of(&self, served: &Served) -> (Network, Leaders) {
+        (served.subnet.network, Leaders::new(served.pool.buckets(), &self.members))
     }
 
     /// Takes in lease records of other nodes, in any order and any number of times.
@@ -209,9 +218,9 @@ impl Core {
         self.emit(BootEvent { address: Some(server), reason, ..event });
     }
 
-    /// The live members, this node included.
+    /// The live members in order, this node included.
     #[must_use]
-    pub fn members(&self) -> &BTreeSet<MemberId> {
+    pub fn members(&self) -> &[MemberId] {
         &self.members
     }
 

@@ -1,1 +1,8 @@
+//! The core against the rules, against the fixtures of real firmware, and hundreds of cores against each other.
 
+mod bench;
+mod hostile;
+mod members;
+mod replies;
+mod rules;
+mod simulation;

@@ -1,0 +1,468 @@
+//! The simulated switch: nodes, clients, and what travels between them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::time::Duration;
+
+use dhcproto::v4::MessageType;
+
+use super::super::super::{Arrival, Core, Output};
+use super::super::bench::{config, member};
+use crate::dhcp::event::Stage;
+use crate::dhcp::fixtures::{self, Build, DISCOVER, REQUEST};
+use crate::dhcp::lease::LeaseRecord;
+use crate::dhcp::packet::{Packet, code};
+use crate::dhcp::rank::MemberId;
+use crate::dhcp::time::Time;
+
+/// A frame through the switch.
+const LINK: Duration = Duration::from_micros(200);
+/// A batch of records to a peer.
+const PEER: Duration = Duration::from_millis(2);
+/// Firmware waits a while between OFFER and REQUEST.
+const THINK: Duration = Duration::from_millis(20);
+/// A client's first retry; iPXE, OVMF and udhcpc wait longer.
+const RETRY: Duration = Duration::from_secs(1);
+
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Fault {
+    /// A node dies; the others do not notice yet.
+    Kill(usize),
+    /// A dead node starts again, with the same identity and an empty memory.
+    Restart(usize),
+    /// All nodes notice who is alive on their side.
+    Notice,
+    /// The switch falls into two halves; nodes notice.
+    Split,
+    /// One switch again; nodes notice and tell each other everything.
+    Heal,
+    PowerOn(usize),
+    PowerOnAll,
+    /// Frames lost from now on, in percent.
+    Loss(u8),
+}
+
+struct Node {
+    core: Core,
+    alive: bool,
+    deadline: Option<Time>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Off,
+    Selecting,
+    Requesting { server: Ipv4Addr, address: Ipv4Addr },
+    Bound { server: Ipv4Addr, address: Ipv4Addr, until: Time },
+}
+
+pub(super) struct Client {
+    mac: [u8; 6],
+    state: State,
+    xid: u32,
+    pub(super) rounds: u32,
+}
+
+impl Client {
+    pub(super) fn address(&self) -> Option<Ipv4Addr> {
+        match self.state {
+            State::Bound { address, .. } => Some(address),
+            _ => None,
+        }
+    }
+
+    pub(super) fn offered(&self) -> Option<Ipv4Addr> {
+        match self.state {
+            State::Requesting { address, .. } | State::Bound { address, .. } => Some(address),
+            _ => None,
+        }
+    }
+}
+
+enum Event {
+    Packet {
+        node: usize,
+        bytes: Vec<u8>,
+        unicast: bool,
+    },
+    Observe {
+        node: usize,
+        bytes: Vec<u8>,
+    },
+    Records {
+        node: usize,
+        records: Vec<LeaseRecord>,
+    },
+    Reply {
+        client: usize,
+        bytes: Vec<u8>,
+    },
+    /// A client's timer; only the one set with its present transaction counts.
+    Timer {
+        client: usize,
+        xid: u32,
+    },
+}
+
+pub(super) struct World {
+    now: Time,
+    random: u64,
+    loss: u8,
+    split: bool,
+    nodes: Vec<Node>,
+    clients: Vec<Client>,
+    queue: BTreeMap<(Time, u64), Event>,
+    sequence: u64,
+    conflicts: BTreeSet<Ipv4Addr>,
+    pub(super) discovers: u64,
+    pub(super) offers: u64,
+    pub(super) violations: Vec<String>,
+}
+
+impl World {
+    /// Nodes that know each other, and clients that are off; the pool has 100 addresses.
+    pub(super) fn new(seed: u64, nodes: usize, clients: usize) -> Self {
+        let client = |n: usize| {
+            let [high, low] = u16::try_from(n).unwrap().to_be_bytes();
+            Client { mac: [2, 0, 0, 1, high, low], state: State::Off, xid: 0, rounds: 0 }
+        };
+        let mut world = Self {
+            now: Time::ZERO,
+            random: seed,
+            loss: 0,
+            split: false,
+            nodes: (0..nodes).map(new_node).collect(),
+            clients: (0..clients).map(client).collect(),
+            queue: BTreeMap::new(),
+            sequence: 0,
+            conflicts: BTreeSet::new(),
+            discovers: 0,
+            offers: 0,
+            violations: Vec::new(),
+        };
+        (0..nodes).for_each(|node| world.drain(node));
+        world.notice();
+        world
+    }
+
+    pub(super) fn clients(&self) -> impl Iterator<Item = &Client> {
+        self.clients.iter()
+    }
+
+    pub(super) fn addresses(&self) -> impl Iterator<Item = Ipv4Addr> {
+        self.clients.iter().filter_map(Client::address)
+    }
+
+    pub(super) fn bound(&self) -> usize {
+        self.addresses().count()
+    }
+
+    /// Addresses that some node has reported as held twice.
+    pub(super) fn conflicts(&self) -> &BTreeSet<Ipv4Addr> {
+        &self.conflicts
+    }
+
+    pub(super) fn held_twice_on_one_side(&self) -> Vec<Ipv4Addr> {
+        let mut seen = BTreeSet::new();
+        let held =
+            self.clients.iter().enumerate().filter_map(|(n, client)| Some((self.side(n), client.address()?)));
+        held.filter(|held| !seen.insert(*held)).map(|(_, address)| address).collect()
+    }
+
+    pub(super) fn power_on_all(&mut self) {
+        (0..self.clients.len()).for_each(|client| self.power_on(client));
+    }
+
+    fn power_on(&mut self, client: usize) {
+        let Some(one) = self.clients.get_mut(client) else { return };
+        one.rounds = 0;
+        self.discover(client);
+    }
+
+    pub(super) fn fault(&mut self, fault: Fault) {
+        match fault {
+            Fault::Kill(node) => self.nodes[node].alive = false,
+            Fault::Restart(node) if !self.nodes[node].alive => {
+                self.nodes[node] = new_node(node);
+                self.drain(node);
+                self.notice();
+                self.tell_everything();
+            }
+            Fault::Restart(_) => {}
+            Fault::Notice => self.notice(),
+            Fault::Split => {
+                self.split = true;
+                self.notice();
+            }
+            Fault::Heal => {
+                self.split = false;
+                self.notice();
+                self.tell_everything();
+            }
+            Fault::PowerOn(client) => self.power_on(client),
+            Fault::PowerOnAll => self.power_on_all(),
+            Fault::Loss(percent) => self.loss = percent,
+        }
+    }
+
+    /// The half of the switch that the nth node or client is plugged into.
+    fn side(&self, n: usize) -> bool {
+        self.split && n % 2 == 1
+    }
+
+    fn reachable(&self, from: bool) -> Vec<usize> {
+        (0..self.nodes.len()).filter(|&n| self.nodes[n].alive && self.side(n) == from).collect()
+    }
+
+    fn notice(&mut self) {
+        for node in 0..self.nodes.len() {
+            let members: Vec<MemberId> = self.reachable(self.side(node)).into_iter().map(member_of).collect();
+            let now = self.now;
+            self.nodes[node].core.set_members(now, members);
+            self.drain(node);
+        }
+    }
+
+    fn tell_everything(&mut self) {
+        for from in 0..self.nodes.len() {
+            if !self.nodes[from].alive {
+                continue;
+            }
+            let mut after = None;
+            loop {
+                let records = self.nodes[from].core.records(self.now, after);
+                let Some(last) = records.last() else { break };
+                after = Some(last.holder);
+                self.replicate(from, &records);
+            }
+        }
+    }
+
+    pub(super) fn run(&mut self, time: Duration) {
+        let end = self.now + time;
+        while self.step(end) {}
+        self.now = end;
+    }
+
+    pub(super) fn run_until(&mut self, reached: impl Fn(&Self) -> bool) {
+        let end = self.now + Duration::from_secs(100);
+        while !reached(self) {
+            assert!(self.step(end), "never reached");
+        }
+    }
+
+    /// Does the next thing before `end`; whether there was one.
+    fn step(&mut self, end: Time) -> bool {
+        let event = self.queue.keys().next().map(|&(at, _)| at);
+        let live = self.nodes.iter().enumerate().filter(|(_, node)| node.alive);
+        let timer = live.filter_map(|(n, node)| Some((node.deadline?.max(self.now), n))).min();
+        match (event, timer) {
+            (event, Some((at, node))) if at <= end && event.is_none_or(|event| at < event) => {
+                self.now = at;
+                self.nodes[node].core.handle_timeout(at);
+                self.drain(node);
+            }
+            (Some(at), _) if at <= end => {
+                let (_, event) = self.queue.pop_first().unwrap();
+                self.now = at;
+                self.handle(event);
+            }
+            _ => return false,
+        }
+        true
+    }
+
+    fn handle(&mut self, event: Event) {
+        let now = self.now;
+        match event {
+            Event::Packet { node, bytes, unicast } if self.nodes[node].alive => {
+                let arrival = Arrival { unicast, ..Arrival::broadcast() };
+                self.nodes[node].core.handle_packet(now, &bytes, arrival);
+                self.drain(node);
+            }
+            Event::Observe { node, bytes } if self.nodes[node].alive => {
+                self.nodes[node].core.observe_reply(now, &bytes).unwrap();
+                self.drain(node);
+            }
+            Event::Records { node, records } if self.nodes[node].alive => {
+                self.nodes[node].core.merge(now, &records);
+                self.drain(node);
+            }
+            Event::Reply { client, bytes } => self.client_reply(client, &bytes),
+            Event::Timer { client, xid } if self.clients[client].xid == xid => self.client_timer(client),
+            _ => {}
+        }
+    }
+
+    fn drain(&mut self, node: usize) {
+        loop {
+            match self.nodes[node].core.poll_output() {
+                Output::Send { packet, to, .. } => self.node_sends(node, packet, to),
+                Output::Replicate(records) => self.replicate(node, &records),
+                Output::Event(event) if matches!(event.stage, Stage::Conflict) => {
+                    self.conflicts.extend(event.address);
+                }
+                Output::Event(_) => {}
+                Output::Deadline(deadline) => {
+                    self.nodes[node].deadline = deadline;
+                    return;
+                }
+            }
+        }
+    }
+
+    fn node_sends(&mut self, node: usize, bytes: Vec<u8>, to: SocketAddrV4) {
+        let packet = Packet::parse(&bytes).unwrap();
+        self.offers += u64::from(packet.message_type == MessageType::Offer);
+        if to.ip().is_broadcast() {
+            for other in self.reachable(self.side(node)).into_iter().filter(|&other| other != node) {
+                self.send(LINK, Event::Observe { node: other, bytes: bytes.clone() });
+            }
+        }
+        let client = self.clients.iter().position(|client| client.mac[..] == packet.chaddr[..]).unwrap();
+        if self.side(client) == self.side(node) {
+            self.send(LINK, Event::Reply { client, bytes });
+        }
+    }
+
+    /// Records travel over connections: nothing is lost between nodes that reach each other.
+    fn replicate(&mut self, node: usize, records: &[LeaseRecord]) {
+        for other in self.reachable(self.side(node)).into_iter().filter(|&other| other != node) {
+            self.schedule(PEER, Event::Records { node: other, records: records.to_vec() });
+        }
+    }
+
+    fn send(&mut self, after: Duration, event: Event) {
+        if self.roll(100) >= u64::from(self.loss) {
+            self.schedule(after, event);
+        }
+    }
+
+    fn schedule(&mut self, after: Duration, event: Event) {
+        self.sequence += 1;
+        self.queue.insert((self.now + after, self.sequence), event);
+    }
+
+    /// The next number below `below` (`SplitMix64`).
+    fn roll(&mut self, below: u64) -> u64 {
+        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.random;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) % below
+    }
+
+    fn client_sends(&mut self, client: usize, build: Build, only: Option<Ipv4Addr>) {
+        let bytes = build.xid(self.clients[client].xid).end();
+        for node in self.reachable(self.side(client)) {
+            if only.is_none_or(|server| server == address_of(node)) {
+                self.send(LINK, Event::Packet { node, bytes: bytes.clone(), unicast: only.is_some() });
+            }
+        }
+    }
+
+    fn timer(&mut self, client: usize, after: Duration) {
+        let xid = self.clients[client].xid;
+        self.schedule(after, Event::Timer { client, xid });
+    }
+
+    fn discover(&mut self, client: usize) {
+        let jitter = Duration::from_millis(self.roll(30));
+        let xid = u32::try_from(self.roll(1 << 32)).unwrap();
+        let one = &mut self.clients[client];
+        (one.xid, one.state, one.rounds) = (xid, State::Selecting, one.rounds + 1);
+        let mac = one.mac;
+        self.discovers += 1;
+        self.client_sends(client, fixtures::bios_ipxe(DISCOVER, mac), None);
+        self.timer(client, RETRY + jitter);
+    }
+
+    fn client_timer(&mut self, client: usize) {
+        let now = self.now;
+        let Client { mac, state, .. } = self.clients[client];
+        let extend = |address| fixtures::bios_ipxe(REQUEST, mac).ciaddr(address);
+        match state {
+            State::Off => {}
+            State::Selecting => self.discover(client),
+            State::Requesting { .. } => self.discover(client),
+            State::Bound { until, .. } if until <= now => self.discover(client),
+            // Renew at its server while it has time left, then at any.
+            State::Bound { server, address, until } if until.since(now) > 60 * RETRY => {
+                self.client_sends(client, extend(address), Some(server));
+                self.timer(client, 20 * RETRY);
+            }
+            State::Bound { address, until, .. } => {
+                self.client_sends(client, extend(address), None);
+                self.timer(client, (10 * RETRY).min(until.since(now)));
+            }
+        }
+    }
+
+    fn client_reply(&mut self, client: usize, bytes: &[u8]) {
+        let packet = Packet::parse(bytes).unwrap();
+        if packet.xid != self.clients[client].xid {
+            return;
+        }
+        let server = packet.address_option(code::SERVER_ID).unwrap();
+        let (mac, address) = (self.clients[client].mac, packet.yiaddr);
+        match (packet.message_type, self.clients[client].state) {
+            (MessageType::Offer, State::Selecting) => {
+                self.clients[client].state = State::Requesting { server, address };
+                let request = fixtures::bios_ipxe(REQUEST, mac)
+                    .address(code::SERVER_ID, server)
+                    .address(code::REQUESTED_ADDRESS, address);
+                let bytes = request.xid(packet.xid).end();
+                for node in self.reachable(self.side(client)) {
+                    let event = Event::Packet { node, bytes: bytes.clone(), unicast: false };
+                    self.send(THINK, event);
+                }
+            }
+            (MessageType::Ack, State::Requesting { address: asked, .. }) if asked == address => {
+                self.check_new(client, address);
+                self.bind(client, &packet, server);
+            }
+            (MessageType::Ack, State::Bound { address: old, .. }) if old == address => {
+                self.bind(client, &packet, server);
+            }
+            (MessageType::Nak, State::Requesting { .. } | State::Bound { .. }) => self.discover(client),
+            _ => {}
+        }
+    }
+
+    fn bind(&mut self, client: usize, packet: &Packet, server: Ipv4Addr) {
+        let lease = Duration::from_secs(packet.u32_option(code::LEASE_TIME).unwrap().into());
+        let (address, until) = (packet.yiaddr, self.now + lease);
+        self.clients[client].state = State::Bound { server, address, until };
+        self.timer(client, lease / 2);
+    }
+
+    /// Nobody on the same side may believe to have an address that is given anew.
+    fn check_new(&mut self, client: usize, address: Ipv4Addr) {
+        let holder = (0..self.clients.len()).find(|&other| {
+            let one = &self.clients[other];
+            other != client
+                && self.side(other) == self.side(client)
+                && matches!(one.state, State::Bound { address: held, until, .. } if held == address && until > self.now)
+        });
+        if let Some(holder) = holder {
+            self.violations.push(format!("{:?}: {address} of client {holder} given to {client}", self.now));
+        }
+    }
+}
+
+fn new_node(n: usize) -> Node {
+    let core = Core::new(config(number(n)), member_of(n)).unwrap();
+    Node { core, alive: true, deadline: None }
+}
+
+fn number(n: usize) -> u8 {
+    u8::try_from(n + 1).unwrap()
+}
+
+fn member_of(n: usize) -> MemberId {
+    member(number(n))
+}
+
+fn address_of(n: usize) -> Ipv4Addr {
+    Ipv4Addr::new(10, 0, 0, number(n))
+}
