@@ -13,6 +13,7 @@ const MAX_NAME: usize = 4095;
 const MAGIC: &str = "070701";
 const TRAILER: &str = "TRAILER!!!";
 
+const TYPE: u32 = 0o170_000;
 const DIRECTORY: u32 = 0o040_000;
 const FILE: u32 = 0o100_000;
 const SYMLINK: u32 = 0o120_000;
@@ -42,6 +43,12 @@ struct Node {
     content: Vec<u8>,
 }
 
+impl Node {
+    fn is_directory(&self) -> bool {
+        self.mode & TYPE == DIRECTORY
+    }
+}
+
 /// An archive being put together in memory.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Archive {
@@ -62,7 +69,7 @@ impl Archive {
                     device: (0, 0),
                     content: Vec::new(),
                 })),
-                Entry::Occupied(node) if node.get().mode & DIRECTORY == DIRECTORY => {}
+                Entry::Occupied(node) if node.get().is_directory() => {}
                 Entry::Occupied(_) => return Err(CpioError::NotADirectory(part.to_owned())),
             }
         }
@@ -89,9 +96,10 @@ impl Archive {
         self.nodes.contains_key(name)
     }
 
-    /// Bytes of all contents.
-    pub(super) fn content_size(&self) -> u64 {
-        self.nodes.values().map(|node| node.content.len() as u64).sum()
+    /// How many entries that are no directories there are, and the bytes of their contents.
+    pub(super) fn content(&self) -> (usize, u64) {
+        let files = || self.nodes.values().filter(|node| !node.is_directory());
+        (files().count(), files().map(|node| node.content.len() as u64).sum())
     }
 
     fn add(&mut self, name: &str, node: Node) -> Result<(), CpioError> {
@@ -127,7 +135,7 @@ fn check(name: &str) -> Result<(), CpioError> {
 }
 
 fn write_node(out: &mut impl Write, inode: u32, name: &str, node: &Node) -> io::Result<()> {
-    let links: u32 = if node.mode & DIRECTORY == DIRECTORY { 2 } else { 1 };
+    let links: u32 = if node.is_directory() { 2 } else { 1 };
     let size = u32::try_from(node.content.len()).map_err(io::Error::other)?;
     let name_size = u32::try_from(name.len() + 1).map_err(io::Error::other)?;
     let (major, minor) = node.device;

@@ -102,7 +102,7 @@ proptest! {
                 kept.push((name.clone(), FILE | 0o644, content.clone()));
             }
         }
-        let found: Vec<_> = read(&bytes(&archive)).into_iter().filter(|(_, mode, _)| mode & FILE == FILE).collect();
+        let found: Vec<_> = read(&bytes(&archive)).into_iter().filter(|(_, mode, _)| mode & TYPE == FILE).collect();
         prop_assert_eq!(found, kept);
     }
 

@@ -1,0 +1,297 @@
+//! `bootfabric image`: build, list, show and remove images.
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use clap::Subcommand;
+use fabric::store::{Store, StoreOptions};
+
+use super::output::{human_bytes, print_json, print_line};
+use crate::home::Home;
+use crate::image::build::{BuildRequest, Built, RootModules, build};
+use crate::image::heads::{self, Image};
+use crate::image::loaders::LoaderFile;
+use crate::image::{KernelSource, RootSource, SETS};
+
+mod progress;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Build an image from a root filesystem and a kernel, and sign it
+    Build(Box<BuildArgs>),
+    /// List the images in the store
+    Ls(ListArgs),
+    /// Show what an image is made of
+    Show(NameArgs),
+    /// Remove an image, and the blobs that no other image uses
+    Rm(RemoveArgs),
+}
+
+/// Which fabric, and which store.
+#[derive(Debug, clap::Args)]
+struct Place {
+    /// Directory of the fabric, with its keys [default: as `bootfabric init`]
+    #[arg(long, value_name = "DIR")]
+    fabric: Option<PathBuf>,
+    /// Directory of the store [default: the fabric's own]
+    #[arg(long, value_name = "DIR")]
+    store: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+The root is a whole system for 64-bit x86 with an init; systemd is not needed. On Debian:
+  mmdebstrap --variant=minbase --include=systemd-sysv,udev,dbus,iproute2,kmod,login bookworm root.tar
+  apt-get download linux-image-amd64     (an empty package: download the one it depends on, linux-image-6.1.0-…-amd64)
+  bootfabric image build --root root.tar --kernel linux-image-6.1.0-…-amd64_….deb --name debian --version 1
+
+Sets for --modules: `virtio` for virtual machines (small), `pc` for PCs, servers and virtual machines, `storage` for disks;
+single modules may be named too and are then loaded in any case: --modules virtio,8021q
+
+Building twice from the same parts gives the same blobs, and nodes fetch only what they lack. Needs mksquashfs (Debian
+package squashfs-tools) and, unless --loader names others, iPXE (Debian package ipxe).")]
+struct BuildArgs {
+    /// The root filesystem: a directory, or a tar (plain, gzip, xz or zstd)
+    #[arg(long, value_name = "DIR|TAR")]
+    root: PathBuf,
+    /// The kernel: a Debian package, a directory laid out like /, or a vmlinuz with --module-dir [default: the root's own]
+    #[arg(long, value_name = "DEB|DIR|VMLINUZ")]
+    kernel: Option<PathBuf>,
+    /// The modules of a kernel that is a bare vmlinuz: lib/modules/VERSION
+    #[arg(long, value_name = "DIR", requires = "kernel")]
+    module_dir: Option<PathBuf>,
+    /// Name of the image: a-z 0-9 . _ -
+    #[arg(long)]
+    name: String,
+    /// Version of the image, for people
+    #[arg(long)]
+    version: String,
+    /// Kernel arguments
+    #[arg(long, default_value = "console=tty0 console=ttyS0,115200")]
+    cmdline: String,
+    /// Kernel modules for the first stage: sets, and single ones
+    #[arg(long, value_name = "SETS", value_delimiter = ',', default_value = "pc")]
+    modules: Vec<String>,
+    /// Do not add the kernel's modules to a root that has none for it (smaller; the booted system can load no more)
+    #[arg(long)]
+    no_root_modules: bool,
+    /// A program to put into the first stage, with its libraries; may be repeated
+    #[arg(long = "tool", value_name = "PATH")]
+    tools: Vec<PathBuf>,
+    /// A boot loader beside, or instead of, undionly.kpxe and snponly.efi; may be repeated
+    #[arg(long = "loader", value_name = "NAME=PATH")]
+    loaders: Vec<LoaderFile>,
+    /// The program that becomes the first stage's /init: a static build of bootfabric [default: this one]
+    #[arg(long, value_name = "PATH")]
+    program: Option<PathBuf>,
+    /// Leave busybox out of the first stage: no emergency shell
+    #[arg(long)]
+    no_shell: bool,
+    #[command(flatten)]
+    place: Place,
+}
+
+#[derive(Debug, clap::Args)]
+struct ListArgs {
+    #[command(flatten)]
+    place: Place,
+}
+
+#[derive(Debug, clap::Args)]
+struct NameArgs {
+    /// Name of the image
+    name: String,
+    #[command(flatten)]
+    place: Place,
+}
+
+#[derive(Debug, clap::Args)]
+struct RemoveArgs {
+    /// Name of the image
+    name: String,
+    /// Remove it even if bare machines are booted with it
+    #[arg(long)]
+    force: bool,
+    #[command(flatten)]
+    place: Place,
+}
+
+impl Place {
+    fn home(&self) -> anyhow::Result<Home> {
+        Home::at(self.fabric.as_deref())
+    }
+
+    fn open(&self, home: &Home) -> anyhow::Result<Store> {
+        match &self.store {
+            Some(path) => Ok(Store::open(path, StoreOptions::default())?),
+            None => home.store(),
+        }
+    }
+}
+
+/// Runs what was typed.
+pub(crate) fn run(args: Args) -> anyhow::Result<()> {
+    match args.command {
+        Command::Build(args) => run_build(*args),
+        Command::Ls(args) => list(&args),
+        Command::Show(args) => show(&args),
+        Command::Rm(args) => remove(&args),
+    }
+}
+
+fn run_build(args: BuildArgs) -> anyhow::Result<()> {
+    let home = args.place.home()?;
+    let operator = home.operator()?;
+    let program = match args.program {
+        Some(path) => path,
+        None => std::env::current_exe().context("cannot tell where this program is: name it with --program")?,
+    };
+    let kernel = args.kernel.as_deref().map(|path| KernelSource::detect(path, args.module_dir.as_deref()));
+    let request = BuildRequest {
+        root: RootSource::detect(&args.root)?,
+        kernel: kernel.transpose()?,
+        name: args.name,
+        version: args.version,
+        cmdline: args.cmdline,
+        modules: args.modules,
+        root_modules: if args.no_root_modules { RootModules::Leave } else { RootModules::Add },
+        tools: args.tools,
+        loaders: args.loaders,
+        program,
+        shell: !args.no_shell,
+    };
+    let store = args.place.open(&home)?;
+    let built = build(&request, &store, &operator, &progress::Bars::new())?;
+    if args.place.json {
+        return print_json(&built);
+    }
+    report(&built, &request.modules)
+}
+
+/// What was built, for people: the table on standard output, remarks on standard error.
+fn report(built: &Built, asked: &[String]) -> anyhow::Result<()> {
+    let release = &built.release;
+    print_line(&format!("image {} {} (generation {})", release.name, release.version, release.generation))?;
+    let modules_added = if built.modules_added_to_root { ", kernel modules added" } else { "" };
+    row("root", release.root.size, &format!("squashfs{modules_added}"))?;
+    row("kernel", release.kernel.size, &release.kernel_version)?;
+    row("first stage", release.first_stage.size, &format!("{}, of which unpacked:", built.compression))?;
+    for part in &built.first_stage {
+        row("", part.bytes, &part.name)?;
+    }
+    for loader in &release.loaders {
+        row("loader", loader.blob.size, &loader.name)?;
+    }
+    print_line(&format!("  machines need {} MiB of memory beside kernel and first stage", release.memory_needed_mib))?;
+    print_line(&format!("  release {}", built.id))?;
+    if !built.other_kernels.is_empty() {
+        eprintln!("The newest kernel was taken; there are also {}.", built.other_kernels.join(", "));
+    }
+    if !built.absent_modules.is_empty() {
+        let absent: Vec<_> = built.absent_modules.iter().map(|absent| absent.module.as_str()).collect();
+        eprintln!("This kernel does not have all of {}: {} are missing.", asked.join(", "), absent.join(", "));
+    }
+    if built.first_stage.iter().all(|part| !part.name.contains("shell")) {
+        eprintln!("The first stage has no emergency shell (Debian package busybox-static provides one).");
+    }
+    Ok(())
+}
+
+fn row(what: &str, bytes: u64, note: &str) -> anyhow::Result<()> {
+    print_line(&format!("  {what:<12}{:>10}  {note}", human_bytes(bytes)))
+}
+
+fn list(args: &ListArgs) -> anyhow::Result<()> {
+    let home = args.place.home()?;
+    let images = heads::list(&args.place.open(&home)?, &home.trust_root()?)?;
+    if args.place.json {
+        return print_json(&images);
+    }
+    if images.is_empty() {
+        eprintln!("There are no images: `bootfabric image build` makes one.");
+        return Ok(());
+    }
+    print_line(&format!("{:<20} {:<12} {:>10} {:>10}  {}", "NAME", "VERSION", "GENERATION", "SIZE", "STATE"))?;
+    for image in images {
+        let release = &image.release;
+        print_line(&format!(
+            "{:<20} {:<12} {:>10} {:>10}  {}",
+            release.name,
+            release.version,
+            release.generation,
+            human_bytes(image.bytes),
+            state(&image)
+        ))?;
+    }
+    Ok(())
+}
+
+fn state(image: &Image) -> &'static str {
+    match (image.current, image.complete) {
+        (true, true) => "machines boot it",
+        (true, false) => "machines boot it, incomplete here",
+        (false, true) => "kept",
+        (false, false) => "incomplete here",
+    }
+}
+
+fn show(args: &NameArgs) -> anyhow::Result<()> {
+    let home = args.place.home()?;
+    let image = heads::find(&args.place.open(&home)?, &home.trust_root()?, &args.name)?;
+    if args.place.json {
+        return print_json(&image);
+    }
+    let release = &image.release;
+    print_line(&format!("{} {} (generation {}), {}", release.name, release.version, release.generation, state(&image)))?;
+    print_line(&format!("release      {}", image.id))?;
+    print_line(&format!("kernel       {} for {}", release.kernel_version, release.arch))?;
+    print_line(&format!("arguments    {}", release.cmdline))?;
+    print_line(&format!("root mode    {}, {} MiB of memory needed", release.root_mode, release.memory_needed_mib))?;
+    let blobs = [("root", &release.root), ("kernel", &release.kernel), ("first stage", &release.first_stage)];
+    let loaders = release.loaders.iter().map(|loader| (loader.name.as_str(), &loader.blob));
+    for (name, blob) in blobs.into_iter().chain(loaders) {
+        print_line(&format!("{name:<14} {:>10}  {}", human_bytes(blob.size), blob.blob))?;
+    }
+    Ok(())
+}
+
+fn remove(args: &RemoveArgs) -> anyhow::Result<()> {
+    let home = args.place.home()?;
+    let store = args.place.open(&home)?;
+    let freed = heads::remove(&store, &home.trust_root()?, &args.name, args.force)?;
+    if args.place.json {
+        return print_json(&serde_json::json!({ "removed": args.name, "freed": freed }));
+    }
+    print_line(&format!("{} removed, {} freed", args.name, human_bytes(freed)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(clap::Parser)]
+    struct Alone {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    #[test]
+    fn the_command_line_is_sound_and_help_names_all_sets() {
+        use clap::CommandFactory;
+        let mut command = Alone::command();
+        command.build();
+        command.clone().debug_assert();
+        let build = command.find_subcommand_mut("build").unwrap();
+        let help = build.render_long_help().to_string();
+        assert!(SETS.iter().all(|set| help.contains(set.name)), "{help}");
+    }
+}

@@ -1,0 +1,41 @@
+//! Building images: a root and a kernel become blobs and a signed release.
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`build`] | the whole: what is asked for, the order of the work, what came out |
+//! | `root`, `tar`, `archive` | the root filesystem, from a directory or a tar to a squashfs |
+//! | `kernel`, `modules` | the kernel, its modules, and which of them the first stage needs |
+//! | `first_stage`, `cpio`, `closure`, `elf` | the initramfs with this program as `/init` |
+//! | [`loaders`] | what firmware loads first |
+//! | [`heads`] | the images that a store has |
+//! | [`progress`] | how far a build has come |
+//! | `tool` | the external programs that it needs |
+//!
+//! Building is reproducible: the same inputs give the same blobs, or nodes would fetch again what they have. Nothing here
+//! talks to a network or prints.
+
+mod archive;
+pub mod build;
+mod closure;
+mod cpio;
+mod elf;
+mod first_stage;
+pub mod heads;
+mod kernel;
+pub mod loaders;
+mod modules;
+pub mod progress;
+mod root;
+mod tar;
+mod tool;
+
+pub use archive::ArchiveError;
+pub use closure::ClosureError;
+pub use cpio::CpioError;
+pub use elf::ElfError;
+pub use first_stage::{FirstStageError, Part};
+pub use kernel::{KernelError, KernelImageError, KernelSource};
+pub use modules::{Absent, IndexError, ModuleSet, PackError, SETS, SelectError};
+pub use root::{RootError, RootSource};
+pub use tar::TarError;
+pub use tool::ToolError;

@@ -1,0 +1,254 @@
+//! The first stage: the initramfs whose `/init` is this program.
+//!
+//! Owns what goes into it and where. The same program, kernel, modules, tools and trust root give the same bytes.
+//!
+//! | path | what |
+//! |---|---|
+//! | `init` | the program, without debug information |
+//! | `sbin/modprobe` | the program by another name: the kernel calls it when it wants a module |
+//! | `etc/bootfabric/trust-root` | the trust root in hexadecimal |
+//! | `etc/bootfabric/modules` | names of modules to load in any case |
+//! | `etc/bootfabric/image.json` | kernel version and sets of modules, for people |
+//! | `lib/modules/VERSION/` | modules and their part of the index |
+//! | `bin/busybox` | the emergency shell |
+//! | elsewhere | tools at their own paths with their libraries, and links to them in `bin` |
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use fabric::trust::TrustRoot;
+use serde::Serialize;
+
+use super::closure::{ClosureError, closure};
+use super::cpio::{Archive, CpioError};
+use super::elf::{Elf, ElfError};
+use super::kernel::Kernel;
+use super::modules::{self, Absent, IndexError, ModuleIndex, PackError, SelectError};
+use super::progress::{Progress, Step};
+use super::tool::{GZIP, ToolError};
+
+/// zstd's level. The first stage is made once and fetched by every machine.
+const LEVEL: i32 = 19;
+
+/// Bytes compressed between two reports of progress.
+const PIECE: usize = 1 << 18;
+
+/// Directories that the first stage mounts on or writes to.
+const DIRECTORIES: [&str; 7] = ["bin", "dev", "etc", "proc", "run", "sys", "sysroot"];
+
+/// Where busybox may be.
+const BUSYBOX: [&str; 3] = ["/bin/busybox", "/usr/bin/busybox", "/usr/lib/busybox/busybox"];
+
+/// Why there is no first stage.
+#[derive(Debug, thiserror::Error)]
+pub enum FirstStageError {
+    /// The program cannot be read.
+    #[error("cannot read the program `{}`", path.display())]
+    Program {
+        /// The program.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The program is no program for this.
+    #[error("`{}` cannot be the first stage's program", path.display())]
+    ProgramKind {
+        /// The program.
+        path: PathBuf,
+        /// What is wrong.
+        source: ElfError,
+    },
+    /// The program needs libraries.
+    #[error("`{}` is not statically linked, and the first stage has no libraries for it: `make build` makes a static program, --program names it", .0.display())]
+    Dynamic(PathBuf),
+    /// The module index is no good.
+    #[error(transparent)]
+    Index(#[from] IndexError),
+    /// The modules cannot be chosen.
+    #[error(transparent)]
+    Select(#[from] SelectError),
+    /// The modules cannot be copied.
+    #[error(transparent)]
+    Pack(#[from] PackError),
+    /// A tool cannot be copied.
+    #[error(transparent)]
+    Tool(#[from] ClosureError),
+    /// A file has no place.
+    #[error(transparent)]
+    Archive(#[from] CpioError),
+    /// The archive cannot be compressed.
+    #[error("cannot compress the first stage")]
+    Compress(#[source] io::Error),
+    /// The archive cannot be compressed by a program.
+    #[error("cannot compress the first stage")]
+    CompressTool(#[from] ToolError),
+}
+
+/// What a first stage is made of.
+pub(super) struct Recipe<'a> {
+    pub(super) program: &'a Path,
+    pub(super) trust_root: &'a TrustRoot,
+    pub(super) kernel: &'a Kernel,
+    /// Sets of modules and single ones.
+    pub(super) modules: &'a [String],
+    /// Absolute paths of tools.
+    pub(super) tools: &'a [PathBuf],
+    /// Whether to add busybox, if it is there, as the emergency shell.
+    pub(super) shell: bool,
+}
+
+/// One line of the report: what takes how much of the first stage before compression.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Part {
+    /// What it is.
+    pub name: String,
+    /// How many files.
+    pub files: usize,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+/// A first stage.
+#[derive(Debug)]
+pub(super) struct FirstStage {
+    pub(super) bytes: Vec<u8>,
+    pub(super) parts: Vec<Part>,
+    pub(super) absent: Vec<Absent>,
+    /// `zstd` or `gzip`.
+    pub(super) compression: &'static str,
+}
+
+/// Makes the first stage of `recipe`.
+pub(super) fn build(recipe: &Recipe<'_>, progress: &dyn Progress) -> Result<FirstStage, FirstStageError> {
+    progress.begin(Step::Kernel, None);
+    let mut layout = Layout::default();
+    layout.base(recipe)?;
+    layout.part("program", |archive| add_program(archive, recipe.program))?;
+    let index = ModuleIndex::open(&recipe.kernel.index)?;
+    let version = recipe.kernel.version.as_str();
+    let selection = modules::select(&index, version, recipe.modules)?;
+    layout.archive.file("etc/bootfabric/modules", 0o644, lines(&selection.load))?;
+    layout.part(&format!("{} modules and index", selection.len()), |archive| {
+        Ok(modules::add_to(archive, &selection, &index, &recipe.kernel.modules, version)?)
+    })?;
+    for tool in recipe.tools {
+        layout.part(&tool.display().to_string(), |archive| add_tool(archive, tool))?;
+    }
+    if let Some(busybox) = recipe.shell.then(find_busybox).flatten() {
+        layout.part("emergency shell (busybox)", |archive| {
+            Ok(archive.file("bin/busybox", 0o755, busybox)?)
+        })?;
+    }
+    progress.end();
+    let zstd = recipe.kernel.unpacks_zstd != Some(false);
+    let bytes = compress(&layout.archive, zstd, progress)?;
+    let compression = if zstd { "zstd" } else { "gzip" };
+    Ok(FirstStage { bytes, parts: layout.parts, absent: selection.absent, compression })
+}
+
+/// The archive with a note of what each part took.
+#[derive(Default)]
+struct Layout {
+    archive: Archive,
+    parts: Vec<Part>,
+}
+
+impl Layout {
+    fn base(&mut self, recipe: &Recipe<'_>) -> Result<(), FirstStageError> {
+        for name in DIRECTORIES {
+            self.archive.directory(name)?;
+        }
+        // The kernel opens it before anything is mounted.
+        self.archive.character_device("dev/console", 0o600, (5, 1))?;
+        self.archive.file("etc/bootfabric/trust-root", 0o644, format!("{}\n", recipe.trust_root).into_bytes())?;
+        let facts = serde_json::json!({ "kernel_version": recipe.kernel.version, "modules": recipe.modules });
+        self.archive.file("etc/bootfabric/image.json", 0o644, format!("{facts}\n").into_bytes())?;
+        Ok(())
+    }
+
+    fn part(
+        &mut self,
+        name: &str,
+        add: impl FnOnce(&mut Archive) -> Result<(), FirstStageError>,
+    ) -> Result<(), FirstStageError> {
+        let (files, bytes) = self.archive.content();
+        add(&mut self.archive)?;
+        let (files_after, bytes_after) = self.archive.content();
+        self.parts.push(Part { name: name.to_owned(), files: files_after - files, bytes: bytes_after - bytes });
+        Ok(())
+    }
+}
+
+fn add_program(archive: &mut Archive, path: &Path) -> Result<(), FirstStageError> {
+    let file =
+        std::fs::read(path).map_err(|source| FirstStageError::Program { path: path.to_owned(), source })?;
+    let elf =
+        Elf::parse(&file).map_err(|source| FirstStageError::ProgramKind { path: path.to_owned(), source })?;
+    if !elf.is_static() {
+        return Err(FirstStageError::Dynamic(path.to_owned()));
+    }
+    archive.file("init", 0o755, elf.loaded_part(&file))?;
+    archive.symlink("sbin/modprobe", "../init")?;
+    Ok(())
+}
+
+/// A tool stays where it is, as it may look for its files from there, and gets a link in `bin`.
+fn add_tool(archive: &mut Archive, tool: &Path) -> Result<(), FirstStageError> {
+    for path in closure(tool)? {
+        let name = path.display().to_string();
+        let name = name.trim_start_matches('/');
+        if archive.contains(name) {
+            continue;
+        }
+        let bytes = std::fs::read(&path).map_err(|source| ClosureError::Read { path: path.clone(), source })?;
+        archive.file(name, 0o755, bytes)?;
+    }
+    if let Some(name) = tool.file_name().and_then(|name| name.to_str()) {
+        let link = format!("bin/{name}");
+        if !archive.contains(&link) {
+            archive.symlink(&link, &tool.display().to_string())?;
+        }
+    }
+    Ok(())
+}
+
+/// Busybox, if there is one that runs without libraries.
+fn find_busybox() -> Option<Vec<u8>> {
+    BUSYBOX.iter().find_map(|path| {
+        let file = std::fs::read(path).ok()?;
+        Elf::parse(&file).is_ok_and(|elf| elf.is_static()).then_some(file)
+    })
+}
+
+fn lines(names: &[String]) -> Vec<u8> {
+    names.iter().flat_map(|name| [name.as_str(), "\n"]).collect::<String>().into_bytes()
+}
+
+fn compress(archive: &Archive, zstd: bool, progress: &dyn Progress) -> Result<Vec<u8>, FirstStageError> {
+    let mut plain = Vec::new();
+    archive.write(&mut plain).map_err(FirstStageError::Compress)?;
+    progress.begin(Step::FirstStage, Some(plain.len() as u64));
+    let packed = if zstd { compress_zstd(&plain, progress) } else { compress_gzip(&plain) };
+    progress.end();
+    packed
+}
+
+fn compress_zstd(plain: &[u8], progress: &dyn Progress) -> Result<Vec<u8>, FirstStageError> {
+    let compress = || {
+        let mut encoder = zstd::Encoder::new(Vec::new(), LEVEL)?;
+        encoder.set_pledged_src_size(Some(plain.len() as u64))?;
+        for piece in plain.chunks(PIECE) {
+            encoder.write_all(piece)?;
+            progress.advance(piece.len() as u64);
+        }
+        encoder.finish()
+    };
+    compress().map_err(FirstStageError::Compress)
+}
+
+/// For kernels that were built without zstd.
+fn compress_gzip(plain: &[u8]) -> Result<Vec<u8>, FirstStageError> {
+    let mut file = tempfile::NamedTempFile::new().map_err(FirstStageError::Compress)?;
+    file.write_all(plain).map_err(FirstStageError::Compress)?;
+    Ok(GZIP.filter(&["-9nc"], file.path())?)
+}

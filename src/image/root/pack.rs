@@ -1,0 +1,88 @@
+//! Runs `mksquashfs` over a stream of tar members.
+
+use std::io::{self, BufWriter, Write};
+use std::path::Path;
+use std::process::{ChildStdin, Stdio};
+
+use super::RootError;
+use crate::image::tar::{END, padding};
+use crate::image::tool::MKSQUASHFS;
+
+/// How the squashfs is made. Blocks of 128 KiB, each compressed by itself, and no small files packed together
+/// (`-no-fragments`): what did not change between two versions of a root then has the same bytes in both. Measured on a
+/// small Debian: 52.2 MB instead of 48.6 MB, and adding three packages moves 3.4 MB instead of 5.1. Levels above 15 make it
+/// 1 % smaller in two and a half times the time.
+const OPTIONS: [&str; 18] = [
+    "-tar", "-comp", "zstd", "-Xcompression-level", "15", "-b", "131072", "-no-fragments", "-noappend", "-no-progress",
+    "-quiet", "-no-recovery", "-root-mode", "0755", "-root-uid", "0", "-root-gid", "0",
+];
+
+/// Bytes given to `mksquashfs` at a time.
+const PIPE: usize = 1 << 18;
+
+/// The tar that `mksquashfs` reads. Once the reader is gone everything is swallowed: what it said matters, not the pipe.
+pub(super) struct Stream {
+    out: BufWriter<ChildStdin>,
+    broken: bool,
+}
+
+impl Stream {
+    /// Writes the headers of a member; its content follows.
+    pub(super) fn begin(&mut self, headers: &[u8]) -> Result<(), RootError> {
+        self.write_all(headers).map_err(RootError::Pipe)
+    }
+
+    /// Ends a member whose content had `size` bytes.
+    pub(super) fn end(&mut self, size: u64) -> Result<(), RootError> {
+        self.write_all(padding(size)).map_err(RootError::Pipe)
+    }
+
+    fn finish(mut self) -> io::Result<()> {
+        self.write_all(&END)?;
+        self.flush()?;
+        // What is buffered for a reader that is gone is given up.
+        drop(self.out.into_parts());
+        Ok(())
+    }
+
+    fn unless_broken<T>(&mut self, result: io::Result<T>, swallowed: T) -> io::Result<T> {
+        match result {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                self.broken = true;
+                Ok(swallowed)
+            }
+            other => other,
+        }
+    }
+}
+
+impl Write for Stream {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = if self.broken { Ok(bytes.len()) } else { self.out.write(bytes) };
+        self.unless_broken(written, bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let flushed = if self.broken { Ok(()) } else { self.out.flush() };
+        self.unless_broken(flushed, ())
+    }
+}
+
+/// Makes the squashfs `out` from the members that `write` writes. Nothing in it is dated later than `newest`, which is also
+/// the date of the whole.
+pub(super) fn squashfs(
+    out: &Path,
+    newest: u32,
+    write: impl FnOnce(&mut Stream) -> Result<(), RootError>,
+) -> Result<(), RootError> {
+    let mut command = MKSQUASHFS.command()?;
+    command.arg("-").arg(out).args(OPTIONS).stdin(Stdio::piped());
+    // Options for times do not reach the root directory of a tar; this does.
+    command.env("SOURCE_DATE_EPOCH", newest.to_string());
+    let mut running = MKSQUASHFS.start(command)?;
+    let stdin = running.child.stdin.take().ok_or_else(|| MKSQUASHFS.io(io::Error::other("no input to write")))?;
+    let mut stream = Stream { out: BufWriter::with_capacity(PIPE, stdin), broken: false };
+    write(&mut stream)?;
+    stream.finish().map_err(RootError::Pipe)?;
+    Ok(running.finish()?)
+}

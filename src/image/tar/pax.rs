@@ -1,0 +1,97 @@
+//! pax extended headers: records of the form `LENGTH KEY=VALUE\n` (POSIX.1-2017, pax, "pax Extended Header").
+
+/// What an extended header says of the member after it, as far as it matters here.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Extended {
+    pub(super) path: Option<Vec<u8>>,
+    pub(super) link: Option<Vec<u8>>,
+    pub(super) size: Option<u64>,
+    /// Seconds since 1970, whole ones; negative before.
+    pub(super) mtime: Option<i64>,
+    /// The member is a file stored in pieces.
+    pub(super) sparse: bool,
+}
+
+impl Extended {
+    /// Reads the records in `data` on top of what is known; `None` if they are malformed.
+    pub(super) fn read(&mut self, mut data: &[u8]) -> Option<()> {
+        while !data.is_empty() {
+            let digits = data.iter().position(|&byte| byte == b' ')?;
+            let length: usize = number(data.get(..digits)?)?.try_into().ok()?;
+            let (record, rest) = data.split_at_checked(length)?;
+            let record = record.get(digits + 1..)?.strip_suffix(b"\n")?;
+            let equals = record.iter().position(|&byte| byte == b'=')?;
+            let (key, value) = (record.get(..equals)?, record.get(equals + 1..)?);
+            self.sparse |= key.starts_with(b"GNU.sparse.");
+            match key {
+                // The name of a sparse file: `path` is then a stand-in.
+                b"path" | b"GNU.sparse.name" => self.path = Some(value.to_vec()),
+                b"linkpath" => self.link = Some(value.to_vec()),
+                b"size" => self.size = Some(number(value)?),
+                b"mtime" => self.mtime = Some(seconds(value)?),
+                _ => {}
+            }
+            data = rest;
+        }
+        Some(())
+    }
+}
+
+/// One record, its length included.
+pub(super) fn record(key: &[u8], value: &[u8]) -> Vec<u8> {
+    let rest = key.len() + value.len() + 3;
+    let mut length = rest;
+    // The length counts its own digits.
+    while length != rest + length.to_string().len() {
+        length = rest + length.to_string().len();
+    }
+    [length.to_string().as_bytes(), b" ", key, b"=", value, b"\n"].concat()
+}
+
+fn number(text: &[u8]) -> Option<u64> {
+    std::str::from_utf8(text).ok()?.parse().ok()
+}
+
+fn seconds(text: &[u8]) -> Option<i64> {
+    std::str::from_utf8(text).ok()?.split('.').next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn records_round_trip() {
+        let records =
+            [record(b"path", &[b'x'; 95]), record(b"size", b"7"), record(b"mtime", b"-3.5"), record(b"comment", b"")];
+        let mut extended = Extended::default();
+        extended.read(&records.concat()).unwrap();
+        let expected =
+            Extended { path: Some(vec![b'x'; 95]), size: Some(7), mtime: Some(-3), ..Extended::default() };
+        assert_eq!(extended, expected);
+    }
+
+    #[test]
+    fn malformed_records_are_refused() {
+        for bad in ["5", "5 a=", "99 a=b\n", "0 a=b\n", "6 ab\n\n", "9 size=x\n", "-1 a=b\n"] {
+            assert_eq!(Extended::default().read(bad.as_bytes()), None, "{bad:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn lengths_are_right(value in prop::collection::vec(any::<u8>(), 0..1200)) {
+            let bytes = record(b"path", &value);
+            let mut extended = Extended::default();
+            prop_assert_eq!(extended.read(&bytes), Some(()));
+            prop_assert_eq!(extended.path, Some(value));
+        }
+
+        #[test]
+        fn garbage_never_panics(bytes in "[0-9]{0,20} \\PC{0,20}=?\\PC{0,9}\n?") {
+            let _ = Extended::default().read(bytes.as_bytes());
+        }
+    }
+}

@@ -1,0 +1,318 @@
+//! Goes through a tar member by member.
+
+use std::io::{self, Read, Write};
+
+use super::BLOCK;
+use super::pax::Extended;
+
+/// Most bytes of headers that may precede one member: long names and extended attributes. More is no honest archive.
+const MAX_EXTENDED: u64 = 1 << 20;
+
+/// Longest name, in bytes: Linux' PATH_MAX.
+const MAX_NAME: usize = 4096;
+
+/// Why a tar is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum TarError {
+    /// No tar at all.
+    #[error("not a tar archive (plain, or compressed with gzip, xz or zstd)")]
+    NotATar,
+    /// It ends too early.
+    #[error("the archive is cut off after `{after}`: get it again")]
+    Truncated {
+        /// The last member that was begun.
+        after: String,
+    },
+    /// A header that makes no sense.
+    #[error("the archive is damaged after `{after}`: {what}")]
+    Damaged {
+        /// The last member that was whole.
+        after: String,
+        /// What is wrong.
+        what: &'static str,
+    },
+    /// A name that leads out of the root.
+    #[error("the archive is refused: its member `{member}` leads out of the root (absolute, or with `..`)")]
+    Outside {
+        /// The member.
+        member: String,
+    },
+    /// A hard link that leads out of the root.
+    #[error("the archive is refused: its member `{member}` is a hard link to `{target}`, which leads out of the root")]
+    LinkOutside {
+        /// The member.
+        member: String,
+        /// What it links to.
+        target: String,
+    },
+    /// A kind of member that no root has.
+    #[error("the archive is refused: its member `{member}` is of the unknown kind `{kind}`")]
+    Kind {
+        /// The member.
+        member: String,
+        /// The type flag.
+        kind: char,
+    },
+    /// Reading failed.
+    #[error("cannot read the archive")]
+    Io(#[from] io::Error),
+}
+
+/// What a member is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::image) enum Kind {
+    File,
+    HardLink,
+    Symlink,
+    Character,
+    Block,
+    Directory,
+    Fifo,
+}
+
+impl Kind {
+    pub(super) fn flag(self) -> u8 {
+        match self {
+            Self::File => b'0',
+            Self::HardLink => b'1',
+            Self::Symlink => b'2',
+            Self::Character => b'3',
+            Self::Block => b'4',
+            Self::Directory => b'5',
+            Self::Fifo => b'6',
+        }
+    }
+}
+
+/// A member of the archive.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::image) struct Member {
+    /// Where it is in the root: parts joined by `/`, none of them empty, `.` or `..`. Empty for the root itself.
+    pub(in crate::image) path: Vec<u8>,
+    pub(in crate::image) kind: Kind,
+    /// Whether it is a file that is stored in pieces: its stored bytes are not its content.
+    pub(in crate::image) sparse: bool,
+    /// Bytes stored, without padding.
+    pub(in crate::image) size: u64,
+    /// Seconds since 1970.
+    pub(in crate::image) mtime: i64,
+}
+
+/// An archive being read.
+pub(in crate::image) struct TarReader<R> {
+    input: R,
+    /// The header blocks of the current member, those that precede it included.
+    headers: Vec<u8>,
+    /// Stored bytes of the current member that were not read yet, and the padding after them.
+    left: u64,
+    padding: u64,
+    /// The last member's name, for errors.
+    after: String,
+}
+
+impl<R: Read> TarReader<R> {
+    pub(in crate::image) fn new(input: R) -> Self {
+        Self { input, headers: Vec::new(), left: 0, padding: 0, after: "its beginning".into() }
+    }
+
+    /// Goes to the next member; what is left of the current one is skipped. `None` at the end of the archive.
+    pub(in crate::image) fn next(&mut self) -> Result<Option<Member>, TarError> {
+        self.copy(&mut io::sink())?;
+        self.headers.clear();
+        let mut extended = Extended::default();
+        loop {
+            let Some(block) = self.read_block()? else { return Ok(None) };
+            if block.iter().all(|&byte| byte == 0) {
+                return Ok(None);
+            }
+            if !checksum_holds(&block) {
+                let first = self.headers.is_empty() && self.after == "its beginning";
+                return Err(if first { TarError::NotATar } else { self.damaged("a header's check sum is wrong") });
+            }
+            self.headers.extend_from_slice(&block);
+            let size = number(block.get(124..136).unwrap_or_default());
+            let size = size.and_then(|size| u64::try_from(size).ok());
+            let size = size.ok_or_else(|| self.damaged("a size is malformed"))?;
+            match flag(&block) {
+                b'x' => {
+                    let data = self.read_extended(size)?;
+                    extended.read(&data).ok_or_else(|| self.damaged("an extended header is malformed"))?;
+                }
+                b'g' => drop(self.read_extended(size)?),
+                b'L' => extended.path = Some(until_nul(&self.read_extended(size)?).to_vec()),
+                b'K' => extended.link = Some(until_nul(&self.read_extended(size)?).to_vec()),
+                _ => return self.member(&block, size, extended).map(Some),
+            }
+        }
+    }
+
+    /// The current member's header blocks, those that precede it included: what to pass on, followed by its stored bytes
+    /// and zeros up to a full block.
+    pub(in crate::image) fn headers(&self) -> &[u8] {
+        &self.headers
+    }
+
+    /// Copies the current member's stored bytes, without padding; returns how many there were.
+    pub(in crate::image) fn copy(&mut self, out: &mut impl Write) -> Result<u64, TarError> {
+        let copied = io::copy(&mut self.input.by_ref().take(self.left), out)?;
+        if copied != self.left {
+            return Err(self.truncated());
+        }
+        self.left = 0;
+        let skipped = io::copy(&mut self.input.by_ref().take(self.padding), &mut io::sink())?;
+        if skipped != self.padding {
+            return Err(self.truncated());
+        }
+        self.padding = 0;
+        Ok(copied)
+    }
+
+    /// What the archive is read from.
+    pub(in crate::image) fn into_inner(self) -> R {
+        self.input
+    }
+
+    fn member(&mut self, block: &[u8; BLOCK], size: u64, extended: Extended) -> Result<Member, TarError> {
+        let raw = extended.path.unwrap_or_else(|| header_name(block));
+        let name = || String::from_utf8_lossy(&raw).into_owned();
+        let flag = flag(block);
+        let kind = match flag {
+            b'0' | 0 if raw.ends_with(b"/") => Kind::Directory,
+            b'0' | b'7' | b'S' | 0 => Kind::File,
+            b'1' => Kind::HardLink,
+            b'2' => Kind::Symlink,
+            b'3' => Kind::Character,
+            b'4' => Kind::Block,
+            b'5' => Kind::Directory,
+            b'6' => Kind::Fifo,
+            other => return Err(TarError::Kind { member: name(), kind: char::from(other) }),
+        };
+        let path = inside(&raw).ok_or_else(|| TarError::Outside { member: name() })?;
+        if kind == Kind::HardLink {
+            let link = extended.link.unwrap_or_else(|| until_nul(block.get(157..257).unwrap_or_default()).to_vec());
+            if inside(&link).is_none_or(|link| link.is_empty()) {
+                let target = String::from_utf8_lossy(&link).into_owned();
+                return Err(TarError::LinkOutside { member: name(), target });
+            }
+        }
+        if flag == b'S' {
+            self.read_sparse_map(block)?;
+        }
+        let stored = extended.size.unwrap_or(size);
+        if kind != Kind::File && stored != 0 {
+            return Err(self.damaged("a member that is no file has content"));
+        }
+        let mtime = extended.mtime.or_else(|| number(block.get(136..148).unwrap_or_default()));
+        self.left = stored;
+        self.padding = stored.wrapping_neg() % BLOCK as u64;
+        self.after = name();
+        let sparse = flag == b'S' || extended.sparse;
+        Ok(Member { path, kind, sparse, size: stored, mtime: mtime.unwrap_or(0) })
+    }
+
+    /// GNU's old sparse files: blocks with the rest of the map follow the header.
+    fn read_sparse_map(&mut self, header: &[u8; BLOCK]) -> Result<(), TarError> {
+        let mut more = header.get(482) == Some(&1);
+        while more {
+            let block = self.read_block()?.ok_or_else(|| self.truncated())?;
+            self.headers.extend_from_slice(&block);
+            if self.headers.len() as u64 > MAX_EXTENDED {
+                return Err(self.damaged("the map of a sparse file is too long"));
+            }
+            more = block.get(504) == Some(&1);
+        }
+        Ok(())
+    }
+
+    /// The data of a header that precedes a member.
+    fn read_extended(&mut self, size: u64) -> Result<Vec<u8>, TarError> {
+        if size.saturating_add(self.headers.len() as u64) > MAX_EXTENDED {
+            return Err(self.damaged("extended headers are too long"));
+        }
+        let mut data = Vec::new();
+        for _ in 0..size.div_ceil(BLOCK as u64) {
+            let block = self.read_block()?.ok_or_else(|| self.truncated())?;
+            data.extend_from_slice(&block);
+        }
+        self.headers.extend_from_slice(&data);
+        data.truncate(usize::try_from(size).unwrap_or(0));
+        Ok(data)
+    }
+
+    /// The next block; `None` if the input is over.
+    fn read_block(&mut self) -> Result<Option<[u8; BLOCK]>, TarError> {
+        let mut block = Vec::with_capacity(BLOCK);
+        self.input.by_ref().take(BLOCK as u64).read_to_end(&mut block)?;
+        match <[u8; BLOCK]>::try_from(block) {
+            Ok(block) => Ok(Some(block)),
+            Err(part) if part.is_empty() && self.headers.is_empty() => Ok(None),
+            Err(_) if self.headers.is_empty() && self.after == "its beginning" => Err(TarError::NotATar),
+            Err(_) => Err(self.truncated()),
+        }
+    }
+
+    fn truncated(&self) -> TarError {
+        TarError::Truncated { after: self.after.clone() }
+    }
+
+    fn damaged(&self, what: &'static str) -> TarError {
+        TarError::Damaged { after: self.after.clone(), what }
+    }
+}
+
+/// Where `name` is in the root, if it is there: neither absolute nor with `..`.
+fn inside(name: &[u8]) -> Option<Vec<u8>> {
+    if name.starts_with(b"/") || name.len() > MAX_NAME || name.contains(&0) {
+        return None;
+    }
+    let parts: Vec<&[u8]> = name.split(|&byte| byte == b'/').filter(|part| !matches!(*part, b"" | b".")).collect();
+    (!parts.contains(&b"..".as_slice())).then(|| parts.join(&b'/'))
+}
+
+fn flag(block: &[u8; BLOCK]) -> u8 {
+    block.get(156).copied().unwrap_or(0)
+}
+
+fn header_name(block: &[u8; BLOCK]) -> Vec<u8> {
+    let name = until_nul(block.get(..100).unwrap_or_default());
+    // POSIX archives have a prefix; GNU's use the place for something else.
+    let prefix = match block.get(257..263) {
+        Some(b"ustar\0") => until_nul(block.get(345..500).unwrap_or_default()),
+        _ => &[],
+    };
+    if prefix.is_empty() { name.to_vec() } else { [prefix, b"/", name].concat() }
+}
+
+fn until_nul(bytes: &[u8]) -> &[u8] {
+    bytes.split(|&byte| byte == 0).next().unwrap_or_default()
+}
+
+/// A number in a header: octal digits, or, with its first bit set, GNU's base 256.
+fn number(field: &[u8]) -> Option<i64> {
+    if let Some(&first) = field.first().filter(|&&first| first & 0x80 != 0) {
+        let (negative, digits) = (first & 0x40 != 0, field.get(1..)?);
+        let start = if negative { i128::from(first) - 0x100 } else { i128::from(first & 0x7f) };
+        let fold = |value: i128, &byte: &u8| value.checked_mul(256)?.checked_add(byte.into());
+        return digits.iter().try_fold(start, fold).and_then(|value| i64::try_from(value).ok());
+    }
+    let text = field.split(|byte| matches!(byte, 0 | b' ')).find(|part| !part.is_empty());
+    let Some(text) = text else { return Some(0) };
+    i64::from_str_radix(std::str::from_utf8(text).ok()?, 8).ok().filter(|&value| value >= 0)
+}
+
+/// The sum of all bytes with the sum's own field as blanks; old programs added them as signed.
+fn checksum_holds(block: &[u8; BLOCK]) -> bool {
+    let is_sum = |at: usize| (148..156).contains(&at);
+    let (mut unsigned, mut signed) = (0i64, 0i64);
+    for (at, &byte) in block.iter().enumerate() {
+        let byte = if is_sum(at) { b' ' } else { byte };
+        unsigned += i64::from(byte);
+        signed += i64::from(byte.cast_signed());
+    }
+    let stored = number(block.get(148..156).unwrap_or_default());
+    stored == Some(unsigned) || stored == Some(signed)
+}
+
+#[cfg(test)]
+#[path = "reader_tests.rs"]
+mod tests;
