@@ -70,6 +70,7 @@ pub(crate) fn child(wrapper: &[&str], name: &str, dir: &Path) -> Child {
         .args(words)
         .args(["--ignored", "--exact", name, "--nocapture", "--test-threads=1"])
         .env(CHILD_DIR, dir)
+        .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::inherit())
         .spawn()
