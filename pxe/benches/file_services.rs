@@ -1,8 +1,9 @@
 //! TFTP and HTTP on loopback, against nginx, atftpd and tftpd-hpa where they are installed.
 //!
-//! Run with `cargo bench -p pxe --bench file_services`; the environment variables `NGINX`, `ATFTPD` and `TFTPD_HPA` name
-//! programs outside the search path; `ONLY` runs the scenarios that contain its text. Each line is one scenario: throughput by the wall clock, and CPU seconds of the server
-//! alone per GB (not for tftpd-hpa, whose children end unaccounted). The clients are the same for all servers. Figures of one run may be compared, those of two may not.
+//! Run with `cargo bench -p pxe --bench file_services`. The environment variables `NGINX`, `ATFTPD` and `TFTPD_HPA` name
+//! programs outside the search path; `ONLY` runs the scenarios that contain its text. Each line is one scenario:
+//! throughput by the wall clock, and CPU seconds of the server alone per GB (0 for tftpd-hpa, whose children are not
+//! accounted). The clients are the same for all servers. Figures of one run may be compared, those of two may not.
 
 #![allow(
     clippy::unwrap_used,
