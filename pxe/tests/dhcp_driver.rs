@@ -8,14 +8,16 @@
 
 mod dhcp_lab;
 
-use std::net::Ipv4Addr;
+use std::io::Read;
+use std::net::{Ipv4Addr, SocketAddrV6};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dhcp_lab::{Host, INTERFACE, Lab};
 use pxe::dhcp::driver::{self, DhcpHandle, DriverError, Replication};
 use pxe::dhcp::event::Counters;
 use pxe::dhcp::{LeaseRecord, LeaseState, MemberId, Stage, arp, interface::Interface};
+use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
@@ -68,7 +70,7 @@ impl Node {
                     Call::Counters(answer) => answer.send(handle.counters().await.unwrap()).unwrap(),
                     Call::Leases(answer) => answer.send(handle.leases().await.unwrap()).unwrap(),
                     Call::Responder(key, answer) => {
-                        answer.send(handle.responder(key).await.unwrap()).unwrap()
+                        answer.send(handle.responder(key).await.unwrap()).unwrap();
                     }
                     Call::Event(stage, answer) => {
                         let found = async {
@@ -263,6 +265,40 @@ fn a_port_in_use_names_its_owner_and_sockets_are_handed_over() {
     assert_eq!(client.udhcpc(&[]).address("serverid"), address);
     end.send(()).unwrap();
     node.join().unwrap();
+}
+
+/// Solicits until an advertisement comes, as iPXE does.
+fn solicit() -> Vec<u8> {
+    let socket = Socket::new(Domain::IPV6, Type::RAW, Some(Protocol::ICMPV6)).unwrap();
+    socket.bind_device(Some(INTERFACE.as_bytes())).unwrap();
+    socket.set_multicast_hops_v6(255).unwrap();
+    socket.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+    let index = Interface::find(INTERFACE).unwrap().index;
+    let routers = SocketAddrV6::new("ff02::2".parse().unwrap(), 0, 0, index);
+    let end = Instant::now() + PATIENCE;
+    let mut buffer = [0; 1500];
+    while Instant::now() < end {
+        // Fails until the interface has its link-local address.
+        let _ = socket.send_to(&[133, 0, 0, 0, 0, 0, 0, 0], &routers.into());
+        while let Ok(length) = (&socket).read(&mut buffer) {
+            if buffer[0] == 134 {
+                return buffer[..length].to_vec();
+            }
+        }
+    }
+    panic!("no router advertisement");
+}
+
+#[test]
+fn a_booting_client_is_told_that_there_is_no_router() {
+    let Some(mut lab) = Lab::new() else { return };
+    let node = nodes(&mut lab, 1).remove(0);
+    let client = lab.add_host("client", 50);
+    client.udhcpc(&["-V", "PXEClient:Arch:00000:UNDI:002001", "-x", "0x5d:0000"]).address("ip");
+    let advertisement = client.run(|| async { solicit() }).join().unwrap();
+    assert_eq!(advertisement.len(), 16, "no prefix and no other option");
+    assert_eq!(advertisement[4..], [0; 12], "no flags, no lifetime");
+    node.stop();
 }
 
 #[test]

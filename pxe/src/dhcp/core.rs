@@ -133,10 +133,12 @@ impl Core {
     /// # Errors
     /// [`ConfigError`] if the configuration contradicts itself.
     pub fn new(config: Config, me: MemberId) -> Result<Self, ConfigError> {
+        let settings = Settings::new(config)?;
+        let table = Table::new(settings.subnets.iter().map(|served| served.pool.clone()));
         let mut core = Self {
             me,
-            settings: Settings::new(config)?,
-            table: Table::default(),
+            settings,
+            table,
             counter: 0,
             members: Vec::new(),
             leaders: BTreeMap::new(),

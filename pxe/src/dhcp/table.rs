@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::client::ClientKey;
 use super::lease::{Holder, Lease, LeaseState};
+use super::pool::Pool;
 use super::time::Time;
 
 /// How long an expired lease is remembered. Its address goes back to its holder if that one returns, and to others only
@@ -17,7 +18,7 @@ pub const STALE_KEEP: Duration = Duration::from_secs(3600);
 /// Holders of one address that are kept apart: as many as a switch may fall into pieces and heal again. More records for
 /// one address are refused, which bounds the table by its subnets' size.
 pub const MAX_CLAIMS: usize = 8;
-/// How many offers are looked at for one to take back when the pool is exhausted.
+/// How many expired leases, or offers, are looked at for an address to use again when no other is free.
 const RECLAIM_SEARCH: usize = 64;
 
 /// What taking in a lease did.
@@ -54,9 +55,32 @@ pub struct Table {
     forget: BTreeSet<(Time, Holder)>,
     /// Offers, the one that runs out first at the front.
     offers: BTreeSet<(Time, Holder)>,
+    /// Leases that become stale rather than free when they run out, in the order of their end.
+    ends: BTreeSet<(Time, Holder)>,
+    usage: Vec<Usage>,
+}
+
+/// How many addresses of a pool have anything but ended leases.
+#[derive(Debug, Clone)]
+struct Usage {
+    pool: Pool,
+    used: u32,
 }
 
 impl Table {
+    /// An empty table that counts what is used of these pools.
+    #[must_use]
+    pub fn new(pools: impl IntoIterator<Item = Pool>) -> Self {
+        let usage = pools.into_iter().map(|pool| Usage { pool, used: 0 }).collect();
+        Self { usage, ..Self::default() }
+    }
+
+    /// Whether no address of this pool is [`Occupancy::Free`]: a search through it would be in vain.
+    #[must_use]
+    pub fn is_full(&self, pool: &Pool) -> bool {
+        self.usage.iter().any(|usage| usage.pool == *pool && usage.used >= pool.size())
+    }
+
     /// The lease of a holder, live or not.
     #[must_use]
     pub fn get(&self, holder: &Holder) -> Option<&Lease> {
@@ -122,6 +146,13 @@ impl Table {
         offers.filter(|lease| lease.is_live(now)).find(|lease| usable(lease.address)).copied()
     }
 
+    /// The lease that has been over for longest and whose address `usable` accepts.
+    #[must_use]
+    pub fn oldest_stale(&self, now: Time, usable: impl Fn(Ipv4Addr) -> bool) -> Option<Lease> {
+        let expired = self.ends.iter().take_while(|(expires, _)| *expires <= now).take(RECLAIM_SEARCH);
+        expired.filter_map(|(_, holder)| self.leases.get(holder)).find(|lease| usable(lease.address)).copied()
+    }
+
     /// Takes in a lease: the newer statement about its holder stays. Of equal statements the earlier end stays:
     /// every copy arrives late, so the earliest is the closest to the truth, and copies sent round never prolong it.
     pub fn merge(&mut self, lease: Lease, now: Time) -> Merge {
@@ -168,25 +199,46 @@ impl Table {
     /// Stores a lease whatever was known of its holder.
     pub fn put(&mut self, lease: Lease) {
         self.remove(&lease.holder);
-        self.by_address.insert((lease.address, lease.holder));
+        self.count(lease.address, |table| {
+            table.by_address.insert((lease.address, lease.holder));
+            table.leases.insert(lease.holder, lease);
+        });
         if let Some(expires) = lease.expires {
             self.forget.insert((forget_at(&lease, expires), lease.holder));
-            if lease.state == LeaseState::Offered {
-                self.offers.insert((expires, lease.holder));
-            }
+            match lease.state {
+                LeaseState::Offered => self.offers.insert((expires, lease.holder)),
+                LeaseState::Bound | LeaseState::Member => self.ends.insert((expires, lease.holder)),
+                LeaseState::Released | LeaseState::Declined => false,
+            };
         }
-        self.leases.insert(lease.holder, lease);
     }
 
     /// Forgets a holder.
     pub fn remove(&mut self, holder: &Holder) -> Option<Lease> {
-        let lease = self.leases.remove(holder)?;
-        self.by_address.remove(&(lease.address, lease.holder));
+        let lease = *self.leases.get(holder)?;
+        self.count(lease.address, |table| {
+            table.leases.remove(holder);
+            table.by_address.remove(&(lease.address, lease.holder));
+        });
         if let Some(expires) = lease.expires {
             self.forget.remove(&(forget_at(&lease, expires), lease.holder));
             self.offers.remove(&(expires, lease.holder));
+            self.ends.remove(&(expires, lease.holder));
         }
         Some(lease)
+    }
+
+    /// Carries out a change at an address and keeps the count of used addresses.
+    fn count(&mut self, address: Ipv4Addr, change: impl FnOnce(&mut Self)) {
+        let is_used = |table: &Self| table.at(address).any(|lease| lease.state != LeaseState::Released);
+        let before = is_used(self);
+        change(self);
+        let after = is_used(self);
+        if before != after
+            && let Some(usage) = self.usage.iter_mut().find(|usage| usage.pool.contains(address))
+        {
+            usage.used = if after { usage.used + 1 } else { usage.used.saturating_sub(1) };
+        }
     }
 
     /// Forgets what has been expired for long enough.

@@ -19,7 +19,7 @@ pub(super) struct Choice {
 impl Core {
     /// The address to offer, or `None` when every address is held: its reservation, its last address, the one another
     /// node just named to it, the one it asks for, else its probe sequence; addresses that somebody had not long ago
-    /// come after all others, and the oldest unanswered offer of another client comes last.
+    /// come after all others, the longest unused first, and the oldest unanswered offer of another client comes last.
     pub(super) fn choose(&self, request: &Request, served: &Served) -> Option<Choice> {
         let key = request.key();
         let holder = request.holder();
@@ -41,9 +41,14 @@ impl Core {
         let known = [reserved, last, told].into_iter().flatten().find(|&a| given(a) && not_held(a));
         let asked =
             || request.packet.address_option(code::REQUESTED_ADDRESS).filter(|&a| given(a) && free(a));
-        let leaders = self.leaders(served);
-        let probed = || served.pool.probe(&key, leaders).find(|&a| free(a) && given(a));
-        let stale = || served.pool.probe(&key, leaders).find(|&a| not_held(a) && given(a));
+        let probed = || {
+            if self.table.is_full(&served.pool) {
+                return None;
+            }
+            served.pool.probe(&key, self.leaders(served)).find(|&a| free(a) && given(a))
+        };
+        let stale =
+            || self.table.oldest_stale(self.now, |a| not_held(a) && given(a)).map(|lease| lease.address);
         known
             .or_else(asked)
             .or_else(probed)

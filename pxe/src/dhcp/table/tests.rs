@@ -1,5 +1,6 @@
 use proptest::prelude::*;
 
+use super::super::config::{Network, Subnet};
 use super::super::lease::{LeaseRecord, Version};
 use super::super::rank::MemberId;
 use super::*;
@@ -108,7 +109,9 @@ proptest! {
     fn indices_agree_with_a_plain_search(
         records in proptest::collection::vec(any_record(), 0..30), now in 0_u64..6000,
     ) {
-        let mut table = Table::default();
+        let network = Network::new(address(0), 29).unwrap();
+        let pool = Pool::new(&Subnet { ranges: vec![(address(1), address(4))], ..Subnet::whole(network) });
+        let mut table = Table::new([pool.clone()]);
         for record in &records {
             table.merge(record.received(Time::ZERO).unwrap(), Time::ZERO);
         }
@@ -128,6 +131,8 @@ proptest! {
                 }
             }
         }
+        let unused = |at| !table.iter().any(|l| l.address == address(at) && l.state != LeaseState::Released);
+        prop_assert_eq!(table.is_full(&pool), !(1..5).any(unused));
         prop_assert!(table.offers.iter().all(|(_, holder)| table.get(holder).is_some()));
     }
 

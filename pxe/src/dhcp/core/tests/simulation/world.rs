@@ -26,9 +26,9 @@ const RETRY: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Fault {
-    /// A node dies; the others do not notice yet.
+    /// A node dies; the others do not notice yet. The last one on its side lives on: with it all knowledge would go.
     Kill(usize),
-    /// A dead node starts again, with the same identity and an empty memory.
+    /// A dead node starts again, with the same identity and an empty memory, where there is one to learn from.
     Restart(usize),
     /// All nodes notice who is alive on their side.
     Notice,
@@ -109,6 +109,7 @@ pub(super) struct World {
     random: u64,
     loss: u8,
     split: bool,
+    pool: u8,
     nodes: Vec<Node>,
     clients: Vec<Client>,
     queue: BTreeMap<(Time, u64), Event>,
@@ -122,6 +123,10 @@ pub(super) struct World {
 impl World {
     /// Nodes that know each other, and clients that are off; the pool has 100 addresses.
     pub(super) fn new(seed: u64, nodes: usize, clients: usize) -> Self {
+        Self::with_pool(seed, nodes, clients, 100)
+    }
+
+    pub(super) fn with_pool(seed: u64, nodes: usize, clients: usize, pool: u8) -> Self {
         let client = |n: usize| {
             let [high, low] = u16::try_from(n).unwrap().to_be_bytes();
             Client { mac: [2, 0, 0, 1, high, low], state: State::Off, xid: 0, rounds: 0 }
@@ -131,7 +136,8 @@ impl World {
             random: seed,
             loss: 0,
             split: false,
-            nodes: (0..nodes).map(new_node).collect(),
+            pool,
+            nodes: (0..nodes).map(|node| new_node(node, pool)).collect(),
             clients: (0..clients).map(client).collect(),
             queue: BTreeMap::new(),
             sequence: 0,
@@ -181,9 +187,13 @@ impl World {
 
     pub(super) fn fault(&mut self, fault: Fault) {
         match fault {
-            Fault::Kill(node) => self.nodes[node].alive = false,
-            Fault::Restart(node) if !self.nodes[node].alive => {
-                self.nodes[node] = new_node(node);
+            Fault::Kill(node) => {
+                self.nodes[node].alive = self.nodes[node].alive && self.reachable(self.side(node)) == [node];
+            }
+            Fault::Restart(node)
+                if !self.nodes[node].alive && !self.reachable(self.side(node)).is_empty() =>
+            {
+                self.nodes[node] = new_node(node, self.pool);
                 self.drain(node);
                 self.notice();
                 self.tell_everything();
@@ -450,8 +460,10 @@ impl World {
     }
 }
 
-fn new_node(n: usize) -> Node {
-    let core = Core::new(config(number(n)), member_of(n)).unwrap();
+fn new_node(n: usize, pool: u8) -> Node {
+    let mut config = config(number(n));
+    config.subnets[0].ranges = vec![(Ipv4Addr::new(10, 0, 0, 100), Ipv4Addr::new(10, 0, 0, 99 + pool))];
+    let core = Core::new(config, member_of(n)).unwrap();
     Node { core, alive: true, deadline: None }
 }
 
