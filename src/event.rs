@@ -202,8 +202,8 @@ pub struct Source {
 /// An event as it is written: with the time since the writer started and the writer's name.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Record {
-    /// Milliseconds on the writer's own clock.
-    pub millis: u64,
+    /// Milliseconds on the writer's own clock. No event may have a field of this name, nor one called `from`.
+    pub at: u64,
     /// Name of the writing node; empty until it is known.
     pub from: String,
     /// What happened.
@@ -274,9 +274,9 @@ impl Events {
 
     /// Says that `event` happened.
     pub fn emit(&self, event: Event) {
-        let millis = u64::try_from(self.inner.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let at = u64::try_from(self.inner.started.elapsed().as_millis()).unwrap_or(u64::MAX);
         let mut state = self.lock();
-        let record = Record { millis, from: state.from.clone(), event };
+        let record = Record { at, from: state.from.clone(), event };
         if let Ok(mut line) = serde_json::to_vec(&record) {
             line.push(b'\n');
             state.sinks.retain_mut(|sink| sink.write_all(&line).and_then(|()| sink.flush()).is_ok());
@@ -298,15 +298,32 @@ mod tests {
     #[test]
     fn a_record_is_one_flat_object() {
         let record = Record {
-            millis: 12,
+            at: 12,
             from: "a".into(),
             event: Event::RootHashed { computed: "x".into(), expected: "x".into(), matches: true },
         };
         let text = serde_json::to_string(&record).unwrap();
         assert_eq!(
             text,
-            r#"{"millis":12,"from":"a","event":"root-hashed","computed":"x","expected":"x","matches":true}"#
+            r#"{"at":12,"from":"a","event":"root-hashed","computed":"x","expected":"x","matches":true}"#
         );
         assert_eq!(serde_json::from_str::<Record>(&text).unwrap(), record);
+    }
+
+    #[test]
+    fn no_field_is_written_twice() {
+        let served = Event::FileServed {
+            service: "http".into(),
+            name: "boot.ipxe".into(),
+            client: "10.77.0.30:1024".into(),
+            bytes: 9,
+            status: "200".into(),
+            millis: 3,
+        };
+        for event in [served, Event::PhaseDone { phase: "link".into(), millis: 8 }] {
+            let record = Record { at: 1, from: "a".into(), event };
+            let text = serde_json::to_string(&record).unwrap();
+            assert_eq!(serde_json::from_str::<Record>(&text).unwrap(), record, "{text}");
+        }
     }
 }

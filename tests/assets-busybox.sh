@@ -25,7 +25,7 @@ new=$dir/.busybox-root.new
 # A program without a dynamic loader; prints its path.
 static_busybox() {
     for path in /bin/busybox /usr/bin/busybox; do
-        if [ -x "$path" ] && ! grep -q ld-linux "$path"; then
+        if [ -x "$path" ] && ! ldd "$path" 2>&1 | grep -q '=>'; then
             echo "$path"
             return
         fi
@@ -34,7 +34,7 @@ static_busybox() {
     (cd "$new/deb" && apt-get -q -o APT::Sandbox::User=root download busybox-static >&2) ||
         die "no static busybox here, and apt cannot download busybox-static: run apt-get update, is there a network?"
     dpkg-deb -x "$new/deb/"*.deb "$new/busybox"
-    find "$new/busybox" -type f -name busybox
+    find "$new/busybox" -type f -path '*bin/busybox'
 }
 
 make_root() {

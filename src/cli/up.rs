@@ -74,9 +74,6 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
         None => link::ipv4(&args.interface)?,
     };
     let events = Events::new();
-    if let Some(path) = &args.events {
-        events.add_file(path)?;
-    }
     let config = NodeConfig {
         name: args.name.unwrap_or_else(host_name),
         interface: args.interface,

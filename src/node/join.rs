@@ -26,6 +26,8 @@ use crate::home::{RELEASE_HEAD, SETTINGS_HEAD};
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 /// Longest pause between attempts.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// How long to wait for the first neighbour before saying that there is none.
+const PEER_PATIENCE: Duration = Duration::from_secs(10);
 /// Shortest time between two progress events of one download.
 const PROGRESS_PACE: Duration = Duration::from_millis(500);
 
@@ -181,9 +183,21 @@ impl Join {
         if let Some(bytes) = self.store.object(&id) {
             return Ok(bytes);
         }
+        self.wait_for_peer().await?;
         let bytes = self.swarm.object(id, None).await.with_context(|| format!("cannot get object {id}"))?;
         self.store.put_object(&bytes)?;
         Ok(bytes)
+    }
+
+    /// Waits until there is somebody to ask.
+    async fn wait_for_peer(&self) -> anyhow::Result<()> {
+        let mut members = self.swarm.watch_members();
+        let met = members.wait_for(|_| !self.swarm.peers().is_empty());
+        match tokio::time::timeout(PEER_PATIENCE, met).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) => bail!("the swarm has ended"),
+            Err(_) => bail!("no other node answered within {} s", PEER_PATIENCE.as_secs()),
+        }
     }
 
     async fn until_done<T, F: Future<Output = anyhow::Result<T>>>(

@@ -105,8 +105,8 @@ impl Boot {
 
     /// Says that `event` happened.
     pub(super) fn emit(&mut self, event: Event) {
-        let millis = u64::try_from(self.now().as_millis()).unwrap_or(u64::MAX);
-        self.events.emit(&Record { millis, from: self.name.clone(), event });
+        let at = u64::try_from(self.now().as_millis()).unwrap_or(u64::MAX);
+        self.events.emit(&Record { at, from: self.name.clone(), event });
     }
 
     /// Does what PID 1 owes at any time, sleeping until there is something to do but at most `timeout` (and never long).

@@ -188,10 +188,10 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         let mut sink = EventSink::default();
         let event = Event::HandedOver { init: "/sbin/init".into() };
-        sink.emit(&Record { millis: 7, from: "a".into(), event });
+        sink.emit(&Record { at: 7, from: "a".into(), event });
         sink.open(file.path()).unwrap();
         sink.drain(Duration::from_secs(1));
         let text = std::fs::read_to_string(file.path()).unwrap();
-        assert_eq!(text, "{\"millis\":7,\"from\":\"a\",\"event\":\"handed-over\",\"init\":\"/sbin/init\"}\n");
+        assert_eq!(text, "{\"at\":7,\"from\":\"a\",\"event\":\"handed-over\",\"init\":\"/sbin/init\"}\n");
     }
 }
