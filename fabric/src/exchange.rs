@@ -9,6 +9,7 @@
 //! | [`core`] | the pure state machine: availability, choice, pace, offers |
 //! | [`source`], [`http`] | the trait that fetches bytes, and its HTTP client |
 //! | [`driver`] | the task around the core, and the handle to it |
+//! | [`sim`] | many cores in virtual time |
 //! | [`event`] | what happens, as an interface |
 
 pub mod core;
@@ -16,6 +17,7 @@ pub mod driver;
 pub mod event;
 pub mod http;
 pub mod message;
+pub mod sim;
 pub mod source;
 
 pub use core::{Order, PeerHint, PeerKey, Priority};

@@ -101,18 +101,7 @@ async fn a_peer_that_sends_damaged_chunks_is_found_out() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_way_to_misbehave_leaves_the_fetch_to_the_honest_peer() {
-    for behaviour in [
-        Behaviour::TooFew,
-        Behaviour::TooMany,
-        Behaviour::Whole,
-        Behaviour::Busy,
-        Behaviour::NotHeld,
-        Behaviour::OneShot,
-        Behaviour::Garbage,
-        Behaviour::Silent,
-        Behaviour::Stuck,
-        Behaviour::Trickle,
-    ] {
+    let cases = Behaviour::ALL.map(|behaviour| async move {
         let switch = Switch::default();
         let (odd, honest) = (switch.node_that("odd", behaviour).await, switch.node("honest").await);
         let node = switch.node("node").await;
@@ -122,7 +111,8 @@ async fn every_way_to_misbehave_leaves_the_fetch_to_the_honest_peer() {
         connect(&[&odd, &honest, &node]).await;
         let fetch = node.fetch(&honest, &blob, Priority::Root).await;
         arrives(&fetch, &bytes).await;
-    }
+    });
+    futures::future::join_all(cases).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

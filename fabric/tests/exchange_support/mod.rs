@@ -1,7 +1,8 @@
 //! Nodes in one process: a store, its exchange, an HTTP server over the store, and wires that carry messages between them.
 
-#![allow(dead_code, reason = "each test file uses a part of it")]
+#![allow(dead_code, unreachable_pub, reason = "each test file uses a part of it")]
 
+pub mod conformance;
 pub mod server;
 
 use std::collections::BTreeMap;
@@ -56,7 +57,8 @@ impl Switch {
 
     pub async fn node_that(&self, name: &str, behaviour: Behaviour) -> Node {
         let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(dir.path(), StoreOptions { durable: false, ..StoreOptions::default() }).unwrap();
+        let store =
+            Store::open(dir.path(), StoreOptions { durable: false, ..StoreOptions::default() }).unwrap();
         let server = Server::start(store.clone(), behaviour).await;
         let seed = name.bytes().map(u64::from).sum();
         let (handle, mut outgoing) = Exchange::start(store.clone(), ExchangeConfig { seed });

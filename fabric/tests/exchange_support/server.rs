@@ -40,6 +40,23 @@ pub enum Behaviour {
     Garbage,
 }
 
+impl Behaviour {
+    pub const ALL: [Self; 12] = [
+        Self::Honest,
+        Self::Damaged,
+        Self::TooFew,
+        Self::TooMany,
+        Self::Silent,
+        Self::Stuck,
+        Self::Trickle,
+        Self::Whole,
+        Self::Busy,
+        Self::NotHeld,
+        Self::OneShot,
+        Self::Garbage,
+    ];
+}
+
 /// A server, stopped when dropped.
 pub struct Server {
     address: SocketAddr,
@@ -58,7 +75,9 @@ impl Server {
             while let Some(Ok((stream, _))) = stopped.run_until_cancelled(listener.accept()).await {
                 count.fetch_add(1, Ordering::Relaxed);
                 let (store, stopped) = (store.clone(), stopped.clone());
-                tokio::spawn(async move { stopped.run_until_cancelled(serve(stream, store, behaviour)).await });
+                tokio::spawn(
+                    async move { stopped.run_until_cancelled(serve(stream, store, behaviour)).await },
+                );
             }
         });
         Self { address, stop, connections }
@@ -92,7 +111,8 @@ async fn serve(mut stream: TcpStream, store: Store, behaviour: Behaviour) -> std
         };
         let head = String::from_utf8(input.drain(..end).collect()).unwrap();
         let (blob, first, last) = parse(&head);
-        let held = store.blob(&blob).filter(|held| held.holds(first..last + 1) && behaviour != Behaviour::NotHeld);
+        let held =
+            store.blob(&blob).filter(|held| held.holds(first..last + 1) && behaviour != Behaviour::NotHeld);
         let Some(held) = held else {
             stream.write_all(b"HTTP/1.1 409 Not Held\r\nContent-Length: 8\r\n\r\nnot here").await?;
             continue;
@@ -122,7 +142,9 @@ async fn serve(mut stream: TcpStream, store: Store, behaviour: Behaviour) -> std
             }
             Behaviour::Whole => {
                 let size = held.index().size();
-                stream.write_all(format!("HTTP/1.1 200 OK\r\nContent-Length: {size}\r\n\r\n").as_bytes()).await?;
+                stream
+                    .write_all(format!("HTTP/1.1 200 OK\r\nContent-Length: {size}\r\n\r\n").as_bytes())
+                    .await?;
                 return Ok(());
             }
             Behaviour::Busy => {

@@ -8,7 +8,7 @@ use super::time::{MS, Time};
 /// Wait before a rare cell is announced: gathers what comes in one burst.
 const RARE_WAIT: u64 = 2 * MS;
 /// Wait before a common cell is announced.
-const COMMON_WAIT: u64 = 200 * MS;
+const COMMON_WAIT: u64 = 300 * MS;
 /// A cell with fewer holders than this besides us is rare. The seeder counts as one.
 const RARE: u16 = 3;
 

@@ -86,7 +86,7 @@ impl Blob {
                 *count += 1;
             }
             if crowd {
-                governor.seen(cell);
+                governor.seen(slot, cell);
             }
         });
     }

@@ -4,6 +4,10 @@
 //! each cell to one neighbour, and that neighbour is the seeder of it for the others. When every cell has been seen in the
 //! crowd, everybody may ask for anything again.
 //!
+//! A cell that only the neighbour it was given to has, when others should have fetched it, is given to somebody else too, and a
+//! neighbour with which that happens again and again gets no more offers: it may lie, and the seeder, who never fetches from
+//! it, would not know.
+//!
 //! Offers under way are worth about [`AHEAD`] of sending: enough that the uplink never idles, and few, because a cell that
 //! shares the uplink with many others reaches its first neighbour late.
 
@@ -17,13 +21,19 @@ use super::view::View;
 use crate::bitfield::Bitfield;
 
 /// Time's worth of sending that is offered ahead.
-const AHEAD: u64 = 150 * MS;
+const AHEAD: u64 = 400 * MS;
+/// How often the pace is measured.
+const SAMPLE: u64 = 30 * MS;
 /// Offers under way at least, also before anything has been measured.
-const MIN_OFFERS: u32 = 6;
+const MIN_OFFERS: u32 = 12;
 /// Offers under way at most for each neighbour.
 const MAX_PER_PEER: u32 = 8;
 /// An offer not seen fulfilled after this time, or after a few times the usual one, is made to somebody else.
 const MIN_PATIENCE: u64 = SECOND;
+/// A cell still at one neighbour only after this time, or after a few times the usual one, is stuck there.
+const MIN_HOP: u64 = 500 * MS;
+/// Stuck cells after which a neighbour gets no more offers.
+const MAX_STUCK: u32 = 4;
 /// How many times the usual time an offer may take.
 const PATIENCE: u64 = 6;
 
@@ -45,6 +55,13 @@ struct Active {
     load: BTreeMap<Slot, u32>,
     /// Cells seen in the crowd.
     out: Bitfield,
+    /// Those seen at one neighbour only: where and since when.
+    single: BTreeMap<u32, (Slot, Time)>,
+    /// How often a cell got stuck at a neighbour.
+    stuck: BTreeMap<Slot, u32>,
+    /// Microseconds from the first sight of a cell to the second, smoothed.
+    hop: u64,
+    now: Time,
     /// Cells per second seen coming out, and microseconds from offer to sight, smoothed.
     pace: u64,
     delay: u64,
@@ -69,6 +86,10 @@ impl Governor {
             given: BTreeMap::new(),
             load: BTreeMap::new(),
             out,
+            single: BTreeMap::new(),
+            stuck: BTreeMap::new(),
+            hop: 0,
+            now,
             pace: 0,
             delay: 0,
             sample: (now, 0),
@@ -80,14 +101,20 @@ impl Governor {
         self.active.take().map(|active| active.load.into_keys().collect()).unwrap_or_default()
     }
 
-    /// A neighbour in the crowd has `cell`.
-    pub(crate) fn seen(&mut self, cell: u32) {
+    /// Neighbour `slot` in the crowd has `cell`.
+    pub(crate) fn seen(&mut self, slot: Slot, cell: u32) {
         let Some(active) = &mut self.active else { return };
         if active.out.insert(cell) {
             active.sample.1 += 1;
+            active.single.insert(cell, (slot, active.now));
             if active.out.is_full() {
                 self.done = true;
             }
+        } else if let Some(&(first, since)) = active.single.get(&cell)
+            && first != slot
+        {
+            active.single.remove(&cell);
+            active.hop = smooth(active.hop, active.now.since(since));
         }
     }
 
@@ -127,10 +154,10 @@ impl Governor {
             }
         }
         let limit = active.limit(u32::try_from(crowd.len()).unwrap_or(u32::MAX));
-        while (active.given.len() as u64) < u64::from(limit) {
+        while active.given.len() < limit as usize {
             let Some(cell) = active.next_fresh() else { break };
-            let willing = active.load.iter().filter(|&(slot, &load)| {
-                load < MAX_PER_PEER && crowd.get(slot).is_some_and(|view| !view.cells.has(cell))
+            let willing = active.load.iter().filter(|&(&slot, &load)| {
+                load < active.most(slot) && crowd.get(&slot).is_some_and(|view| !view.cells.has(cell))
             });
             let Some(slot) = willing.min_by_key(|&(_, &load)| load).map(|(&slot, _)| slot) else {
                 active.fresh.push_front(cell);
@@ -157,6 +184,12 @@ impl Active {
         ahead.clamp(MIN_OFFERS, crowd.saturating_mul(MAX_PER_PEER).max(MIN_OFFERS))
     }
 
+    /// Offers that `slot` may have under way.
+    fn most(&self, slot: Slot) -> u32 {
+        let stuck = self.stuck.get(&slot).copied().unwrap_or(0);
+        if stuck < MAX_STUCK { MAX_PER_PEER } else { 0 }
+    }
+
     fn patience(&self) -> u64 {
         self.delay.saturating_mul(PATIENCE).max(MIN_PATIENCE)
     }
@@ -170,8 +203,26 @@ impl Active {
         }
     }
 
+    /// Gives cells that do not leave their first neighbour to others.
+    fn unstick(&mut self, now: Time) {
+        let wait = self.hop.saturating_mul(PATIENCE).max(MIN_HOP);
+        let stuck: Vec<(u32, Slot)> = self
+            .single
+            .iter()
+            .filter(|(_, (_, since))| now.since(*since) >= wait)
+            .map(|(&cell, &(slot, _))| (cell, slot))
+            .collect();
+        for (cell, slot) in stuck {
+            self.single.remove(&cell);
+            self.out.remove(cell);
+            self.fresh.push_front(cell);
+            *self.stuck.entry(slot).or_default() += 1;
+        }
+    }
+
     /// Strikes off what has been seen, takes back what waited too long, and measures the pace.
     fn settle(&mut self, now: Time) {
+        self.now = now;
         let (patience, out) = (self.patience(), &self.out);
         let mut over = Vec::new();
         for (&cell, &(slot, at)) in &self.given {
@@ -187,20 +238,23 @@ impl Active {
                 *load = load.saturating_sub(1);
             }
             match delay {
-                Some(delay) => {
-                    self.delay = if self.delay == 0 { delay } else { self.delay - self.delay / 8 + delay / 8 }
-                }
+                Some(delay) => self.delay = smooth(self.delay, delay),
                 None => self.fresh.push_back(cell),
             }
         }
+        self.unstick(now);
         let (since, count) = self.sample;
         let elapsed = now.since(since);
-        if elapsed >= AHEAD {
+        if elapsed >= SAMPLE {
             let pace = u64::from(count) * SECOND / elapsed;
             self.pace = if self.pace == 0 { pace } else { self.pace - self.pace / 4 + pace / 4 };
             self.sample = (now, 0);
         }
     }
+}
+
+fn smooth(old: u64, sample: u64) -> u64 {
+    if old == 0 { sample } else { old - old / 8 + sample / 8 }
 }
 
 /// The cells that at least one neighbour without a whole copy has.

@@ -1,9 +1,9 @@
 //! The division of a blob into cells, the units in which availability is counted and work is given out.
 //!
-//! A cell is a run of consecutive chunks of about 1/1024 of the blob. Every node computes the same cells from the same
+//! A cell is a run of consecutive chunks of about 1/2048 of the blob. Every node computes the same cells from the same
 //! index, but messages speak of chunks, so nodes with another division still understand each other.
 //!
-//! Why 1/1024: with P pieces, a copy reaches N nodes in (S/B)(1 + log2(N)/P) at best (Mundinger, Weber, Weiss 2008), and
+//! Why 1/2048: with P pieces, a copy reaches N nodes in (S/B)(1 + log2(N)/P) at best (Mundinger, Weber, Weiss 2008), and
 //! each node passes a cell to all others one after the other, which costs N cells at the end of the transfer.
 
 use std::ops::Range;
@@ -13,7 +13,7 @@ use crate::bitfield::Bitfield;
 use crate::id::BlobId;
 
 /// Cells that a blob is divided into, about, between the two bounds below.
-const CELLS: u64 = 1024;
+const CELLS: u64 = 2048;
 /// A smaller cell costs more in requests and announcements than it gains in spreading.
 const MIN_CELL: u64 = 32 * 1024;
 /// A larger request gains nothing in CPU time and holds a buffer for longer.
@@ -150,9 +150,9 @@ mod tests {
     }
 
     #[test]
-    fn a_blob_of_64_mib_has_a_thousand_cells() {
-        let grid = grid(vec![32 * 1024; 2048]);
-        assert_eq!((grid.cells(), grid.chunks(), grid.size()), (1024, 2048, 64 << 20));
+    fn a_blob_of_128_mib_has_two_thousand_cells() {
+        let grid = grid(vec![32 * 1024; 4096]);
+        assert_eq!((grid.cells(), grid.chunks(), grid.size()), (2048, 4096, 128 << 20));
         assert_eq!(grid.chunks_of(3..5), 6..10);
         assert_eq!(grid.cells_of(7..9), 3..5);
         assert_eq!(grid.bytes_of(2..4), 65_536..131_072);

@@ -10,9 +10,9 @@ use crate::id::BlobId;
 /// A neighbour's number in this core.
 pub(crate) type Slot = u32;
 
-/// Requests with one peer before its speed is known, and at least: one is served while the next waits at the peer, so that
-/// its uplink never waits for our request.
-const MIN_DEPTH: u32 = 2;
+/// Requests under way that a fetch spreads over its neighbours at least, before any speed is known. In a swarm others keep a
+/// neighbour's uplink busy between two requests of ours; a lone seeder must never wait for our next one.
+const MIN_SPREAD: u32 = 4;
 /// Requests with one peer at most: beyond it they only wait in its queue.
 const MAX_DEPTH: u32 = 16;
 /// Work kept at a peer ahead of its answers: covers the round trip and our own delays on a fast link.
@@ -37,6 +37,25 @@ pub(crate) enum Standing {
     Ready,
     Resting(Time),
     Banned,
+}
+
+/// What there is to do for a blob: how much may be asked of one neighbour depends on it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Work {
+    /// Mean bytes of a cell.
+    pub(crate) cell: u64,
+    /// Bytes missing.
+    pub(crate) missing: u64,
+    /// Neighbours that have something of it and may be asked.
+    pub(crate) givers: u32,
+}
+
+impl Work {
+    /// What each neighbour would bring if all were equal: nobody is asked for more at once, so that the last bytes do not all
+    /// wait for one neighbour.
+    fn share(&self) -> u64 {
+        self.missing / u64::from(self.givers.max(1))
+    }
 }
 
 /// A neighbour.
@@ -75,11 +94,11 @@ impl Peer {
         }
     }
 
-    /// Whether another request may go to it now, for a blob with cells of about `cell` bytes of which `share` bytes are its
-    /// share: what it would bring if all neighbours were equal.
-    pub(crate) fn takes_more(&self, now: Time, cell: u64, share: u64) -> bool {
+    /// Whether another request may go to it now.
+    pub(crate) fn takes_more(&self, now: Time, work: &Work) -> bool {
         self.ready(now)
-            && self.requests < self.depth(cell) && self.bytes < share.max(cell.saturating_mul(2))
+            && self.requests < self.depth(work)
+            && self.bytes < work.share().max(work.cell.saturating_mul(2))
     }
 
     /// Whether it may be asked at all.
@@ -91,18 +110,20 @@ impl Peer {
         }
     }
 
-    fn depth(&self, cell: u64) -> u32 {
+    fn depth(&self, work: &Work) -> u32 {
         if self.failures > 0 {
             return 1;
         }
-        let ahead = self.rate.per_second().map_or(0, |rate| rate.saturating_mul(LEAD) / SECOND / cell.max(1));
-        MIN_DEPTH.saturating_add(u32::try_from(ahead).unwrap_or(MAX_DEPTH)).min(MAX_DEPTH)
+        let ahead =
+            self.rate.per_second().map_or(0, |rate| rate.saturating_mul(LEAD) / SECOND / work.cell.max(1));
+        let floor = (MIN_SPREAD / work.givers.max(1)).max(1);
+        floor.saturating_add(u32::try_from(ahead).unwrap_or(MAX_DEPTH)).min(MAX_DEPTH)
     }
 
     /// Bytes that one request to it may ask for.
-    pub(crate) fn request_size(&self, cell: u64, share: u64) -> u64 {
+    pub(crate) fn request_size(&self, work: &Work) -> u64 {
         let worth = self.rate.per_second().map_or(0, |rate| rate.saturating_mul(REQUEST_TIME) / SECOND);
-        worth.min(share / 2).min(super::grid::MAX_CELL).max(cell)
+        worth.min(work.share() / 2).min(super::grid::MAX_CELL).max(work.cell)
     }
 
     /// Microseconds until what is under way and `more` bytes should be here.

@@ -8,16 +8,22 @@ use std::collections::BTreeSet;
 
 use super::blob::Blob;
 use super::fetch::{Flight, RequestId, span};
-use super::peer::Slot;
+use super::peer::{Slot, Work};
 use super::picker::Choice;
 use super::requests::patience;
 use super::time::{MS, SECOND, Time};
+use super::view::View;
 use super::{Core, Output};
 use crate::exchange::message::Run;
 use crate::id::BlobId;
 
 /// Bytes under way at most, over all peers and blobs: what buffers may take.
 const MAX_IN_FLIGHT: u64 = 16 * 1024 * 1024;
+/// Time's worth of bytes under way over all peers: what is asked for earlier than that only waits in queues, and what waits
+/// cannot be passed on.
+const HORIZON: u64 = 400 * MS;
+/// Cells under way at least, so that a fetch can find out how fast it is.
+const MIN_CELLS: u64 = 16;
 /// With nothing under way and no bytes for this long, a governing seeder is asked for what it did not offer.
 pub(super) const STARVING: u64 = SECOND;
 /// Cells that may be asked of two peers at once, at the end of a fetch.
@@ -29,12 +35,32 @@ const RACE_GRACE: u64 = 100 * MS;
 const WEALTH_CLASSES: u64 = 8;
 
 /// The order in which neighbours are asked.
-#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, PartialEq, Eq)]
 struct Turn {
+    /// It offers something: the swarm waits for what only this peer was told to take.
+    offered: bool,
     origin: bool,
     wealth: u64,
     load: u64,
     slot: Slot,
+}
+
+impl Turn {
+    fn key(&self) -> (bool, bool, u64, u64, Slot) {
+        (!self.offered, self.origin, self.wealth, self.load, self.slot)
+    }
+}
+
+impl Ord for Turn {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.key().cmp(&other.key())
+    }
+}
+
+impl PartialOrd for Turn {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
 }
 
 impl Core {
@@ -51,35 +77,58 @@ impl Core {
     /// Asks until every neighbour has enough to do or nothing that could be asked.
     fn fill(&mut self, now: Time, id: BlobId) {
         let Some(blob) = self.blobs.get(&id) else { return };
+        let budget = self.budget(blob.cell_bytes());
+        let offered = |view: &View| view.governed && !view.offers.is_empty();
+        if self.in_flight >= budget && !blob.views.values().any(offered) {
+            return;
+        }
         let usable = |slot: &Slot| self.peers.get(slot).is_some_and(|peer| peer.ready(now));
         let givers = blob.views.iter().filter(|(slot, view)| view.have.count() > 0 && usable(slot)).count();
-        let share = blob.missing_bytes() / (givers as u64).max(1);
+        let work = Work {
+            cell: blob.cell_bytes(),
+            missing: blob.missing_bytes(),
+            givers: u32::try_from(givers).unwrap_or(u32::MAX),
+        };
         let mut turns: BTreeSet<Turn> =
-            blob.views.keys().filter_map(|&slot| self.turn(now, blob, slot, share)).collect();
+            blob.views.keys().filter_map(|&slot| self.turn(now, blob, slot, &work)).collect();
         while self.in_flight < MAX_IN_FLIGHT {
+            if self.in_flight >= budget && turns.first().is_none_or(|turn| !turn.offered) {
+                break;
+            }
             let Some(turn) = turns.pop_first() else { break };
-            if self.ask(now, id, turn.slot, share)
+            if self.ask(now, id, turn.slot, &work)
                 && let Some(blob) = self.blobs.get(&id)
             {
-                turns.extend(self.turn(now, blob, turn.slot, share));
+                turns.extend(self.turn(now, blob, turn.slot, &work));
             }
         }
     }
 
+    /// Bytes that may be under way now.
+    fn budget(&self, cell: u64) -> u64 {
+        let worth = self.rate.per_second().map_or(0, |rate| rate.saturating_mul(HORIZON) / SECOND);
+        worth.max(cell.saturating_mul(MIN_CELLS)).min(MAX_IN_FLIGHT)
+    }
+
     /// When `slot` has its turn to be asked; `None` if it must not be asked now or has nothing.
-    fn turn(&self, now: Time, blob: &Blob, slot: Slot, share: u64) -> Option<Turn> {
+    fn turn(&self, now: Time, blob: &Blob, slot: Slot, work: &Work) -> Option<Turn> {
         let view = blob.views.get(&slot).filter(|view| !view.exhausted && view.have.count() > 0)?;
-        let peer = self.peers.get(&slot).filter(|peer| peer.takes_more(now, blob.cell_bytes(), share))?;
+        let peer = self.peers.get(&slot).filter(|peer| peer.takes_more(now, work))?;
         let wealth = u64::from(view.have.count()) * WEALTH_CLASSES / u64::from(blob.grid.chunks().max(1));
-        Some(Turn { origin: peer.hint.origin, wealth, load: peer.bytes, slot })
+        Some(Turn {
+            offered: view.governed && !view.offers.is_empty(),
+            origin: peer.hint.origin,
+            wealth,
+            load: peer.bytes,
+            slot,
+        })
     }
 
     /// Asks `slot` for one more run; false if there is nothing to ask of it.
-    fn ask(&mut self, now: Time, id: BlobId, slot: Slot, share: u64) -> bool {
+    fn ask(&mut self, now: Time, id: BlobId, slot: Slot, work: &Work) -> bool {
         let start = self.rng.below(u32::MAX);
         let Some(blob) = self.blobs.get_mut(&id) else { return false };
-        let cell_bytes = blob.cell_bytes();
-        let Some(peer) = self.peers.get(&slot).filter(|peer| peer.takes_more(now, cell_bytes, share)) else {
+        let Some(peer) = self.peers.get(&slot).filter(|peer| peer.takes_more(now, work)) else {
             return false;
         };
         let (Some(fetch), Some(view)) = (&blob.fetch, blob.views.get_mut(&slot)) else { return false };
@@ -116,7 +165,7 @@ impl Core {
             }
         };
         // A fast peer is asked for more at once, as long as what follows is as rare.
-        let limit = peer.request_size(cell_bytes, share);
+        let limit = peer.request_size(work);
         let rarity = |cell: u32| blob.holders.get(cell as usize).copied();
         while !view.governed
             && choice.allows(cells.end)

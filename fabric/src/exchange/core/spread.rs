@@ -44,7 +44,10 @@ impl Core {
 
     /// The seeder's part: see [`governor`](super::governor).
     fn govern(&mut self, now: Time, id: BlobId) {
-        let Some(blob) = self.blobs.get_mut(&id) else { return };
+        let Some(blob) = self.blobs.get_mut(&id).filter(|blob| blob.complete() && !blob.views.is_empty())
+        else {
+            return;
+        };
         let crowd: BTreeMap<Slot, &View> = blob
             .views
             .iter()
@@ -56,7 +59,7 @@ impl Core {
             .map(|(&slot, view)| (slot, view))
             .collect();
         let seeders = 1 + blob.views.values().filter(|view| view.complete()).count();
-        let wanted = blob.complete() && !blob.governor.done() && crowd.len() >= CROWD * seeders;
+        let wanted = !blob.governor.done() && crowd.len() >= CROWD * seeders;
         if wanted && !blob.governor.governing() {
             let out = crowd_has(&blob.views, &blob.grid);
             blob.governor.start(now, out, &mut self.rng);
@@ -83,9 +86,10 @@ impl Core {
     /// Wants to hear of the blob while fetching it or watching its first copy spread.
     fn update_interest(&mut self, id: BlobId) {
         let Some(blob) = self.blobs.get_mut(&id) else { return };
-        let crowd = blob.views.values().any(|view| view.interested && !view.complete());
         let out = blob.unheld == 0;
-        let watching = blob.complete() && crowd && (!out || blob.governor.governing());
+        let watching = blob.complete()
+            && (!out || blob.governor.governing())
+            && blob.views.values().any(|view| view.interested && !view.complete());
         let wanted = blob.fetch.is_some() || watching;
         if blob.complete() && out && blob.interested && !std::mem::replace(&mut blob.copied, true) {
             self.outputs.push_back(Output::Event(ExchangeEvent::FirstCopyOut { blob: id }));

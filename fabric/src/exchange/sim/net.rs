@@ -189,7 +189,8 @@ impl Net {
 
     /// Puts the flow in the ring of its sender if it can send.
     fn wake(&mut self, from: NodeIndex, to: NodeIndex) {
-        let (Some(flow), Some(link)) = (self.flows.get_mut(&(from, to)), self.links.get_mut(from as usize)) else {
+        let (Some(flow), Some(link)) = (self.flows.get_mut(&(from, to)), self.links.get_mut(from as usize))
+        else {
             return;
         };
         let ready = flow.window < WINDOW && flow.answers.iter().any(|answer| answer.unsent > 0);

@@ -57,13 +57,17 @@ impl Outcome {
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Event {
     Net(NetEvent),
     /// A message, by its number in the post.
     Message(u64),
     /// A request reaches a server.
-    Request { server: NodeIndex, client: NodeIndex, id: u64 },
+    Request {
+        server: NodeIndex,
+        client: NodeIndex,
+        id: u64,
+    },
     Wake(NodeIndex),
     Join(NodeIndex),
     Die(NodeIndex),
@@ -188,7 +192,9 @@ impl<'a> Swarm<'a> {
 
     /// Changes a node that lives, then does what its core says.
     fn with(&mut self, index: NodeIndex, change: impl FnOnce(&mut Node)) {
-        if let Some(node) = self.nodes.get_mut(index as usize).filter(|node| !node.dead && node.joined.is_some()) {
+        if let Some(node) =
+            self.nodes.get_mut(index as usize).filter(|node| !node.dead && node.joined.is_some())
+        {
             change(node);
             self.drain(index);
         }
@@ -297,7 +303,8 @@ impl<'a> Swarm<'a> {
                     self.at(at, Event::Request { server, client: index, id: id.0 });
                 }
                 Output::Cancel(id) => {
-                    let asked = self.nodes.get_mut(index as usize).and_then(|node| node.requests.remove(&id.0));
+                    let asked =
+                        self.nodes.get_mut(index as usize).and_then(|node| node.requests.remove(&id.0));
                     if let Some((server, _)) = asked {
                         self.net.cancel(server, index, number(index, id.0));
                     }
