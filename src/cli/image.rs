@@ -54,9 +54,6 @@ The root is a whole system for 64-bit x86 with an init; systemd is not needed. O
   apt-get download linux-image-amd64     (an empty package: download the one it depends on, linux-image-6.1.0-…-amd64)
   bootfabric image build --root root.tar --kernel linux-image-6.1.0-…-amd64_….deb --name debian --version 1
 
-Sets for --modules: `virtio` for virtual machines (small), `pc` for PCs, servers and virtual machines, `storage` for disks;
-single modules may be named too and are then loaded in any case: --modules virtio,8021q
-
 Building twice from the same parts gives the same blobs, and nodes fetch only what they lack. Needs mksquashfs (Debian
 package squashfs-tools) and, unless --loader names others, iPXE (Debian package ipxe).")]
 struct BuildArgs {
@@ -78,8 +75,7 @@ struct BuildArgs {
     /// Kernel arguments
     #[arg(long, default_value = "console=tty0 console=ttyS0,115200")]
     cmdline: String,
-    /// Kernel modules for the first stage: sets, and single ones
-    #[arg(long, value_name = "SETS", value_delimiter = ',', default_value = "pc")]
+    #[arg(long, value_name = "SETS", value_delimiter = ',', default_value = "pc", help = modules_help())]
     modules: Vec<String>,
     /// Do not add the kernel's modules to a root that has none for it (smaller; the booted system can load no more)
     #[arg(long)]
@@ -98,6 +94,14 @@ struct BuildArgs {
     no_shell: bool,
     #[command(flatten)]
     place: Place,
+}
+
+fn modules_help() -> String {
+    let sets: Vec<_> = SETS.iter().map(|set| format!("`{}`: {}", set.name, set.about)).collect();
+    format!(
+        "Kernel modules for the first stage: sets, and single ones, which are then loaded in any case. {}",
+        sets.join("; ")
+    )
 }
 
 #[derive(Debug, clap::Args)]
@@ -153,7 +157,9 @@ fn run_build(args: BuildArgs) -> anyhow::Result<()> {
     let operator = home.operator()?;
     let program = match args.program {
         Some(path) => path,
-        None => std::env::current_exe().context("cannot tell where this program is: name it with --program")?,
+        None => {
+            std::env::current_exe().context("cannot tell where this program is: name it with --program")?
+        }
     };
     let kernel = args.kernel.as_deref().map(|path| KernelSource::detect(path, args.module_dir.as_deref()));
     let request = BuildRequest {
@@ -191,14 +197,21 @@ fn report(built: &Built, asked: &[String]) -> anyhow::Result<()> {
     for loader in &release.loaders {
         row("loader", loader.blob.size, &loader.name)?;
     }
-    print_line(&format!("  machines need {} MiB of memory beside kernel and first stage", release.memory_needed_mib))?;
+    print_line(&format!(
+        "  machines need {} MiB of free memory in the first stage",
+        release.memory_needed_mib
+    ))?;
     print_line(&format!("  release {}", built.id))?;
     if !built.other_kernels.is_empty() {
         eprintln!("The newest kernel was taken; there are also {}.", built.other_kernels.join(", "));
     }
     if !built.absent_modules.is_empty() {
         let absent: Vec<_> = built.absent_modules.iter().map(|absent| absent.module.as_str()).collect();
-        eprintln!("This kernel does not have all of {}: {} are missing.", asked.join(", "), absent.join(", "));
+        eprintln!(
+            "This kernel does not have all of {}: {} are missing.",
+            asked.join(", "),
+            absent.join(", ")
+        );
     }
     if built.first_stage.iter().all(|part| !part.name.contains("shell")) {
         eprintln!("The first stage has no emergency shell (Debian package busybox-static provides one).");
@@ -220,7 +233,10 @@ fn list(args: &ListArgs) -> anyhow::Result<()> {
         eprintln!("There are no images: `bootfabric image build` makes one.");
         return Ok(());
     }
-    print_line(&format!("{:<20} {:<12} {:>10} {:>10}  {}", "NAME", "VERSION", "GENERATION", "SIZE", "STATE"))?;
+    print_line(&format!(
+        "{:<20} {:<12} {:>10} {:>10}  {}",
+        "NAME", "VERSION", "GENERATION", "SIZE", "STATE"
+    ))?;
     for image in images {
         let release = &image.release;
         print_line(&format!(
@@ -251,11 +267,20 @@ fn show(args: &NameArgs) -> anyhow::Result<()> {
         return print_json(&image);
     }
     let release = &image.release;
-    print_line(&format!("{} {} (generation {}), {}", release.name, release.version, release.generation, state(&image)))?;
+    print_line(&format!(
+        "{} {} (generation {}), {}",
+        release.name,
+        release.version,
+        release.generation,
+        state(&image)
+    ))?;
     print_line(&format!("release      {}", image.id))?;
     print_line(&format!("kernel       {} for {}", release.kernel_version, release.arch))?;
     print_line(&format!("arguments    {}", release.cmdline))?;
-    print_line(&format!("root mode    {}, {} MiB of memory needed", release.root_mode, release.memory_needed_mib))?;
+    print_line(&format!(
+        "root mode    {}, {} MiB of memory needed",
+        release.root_mode, release.memory_needed_mib
+    ))?;
     let blobs = [("root", &release.root), ("kernel", &release.kernel), ("first stage", &release.first_stage)];
     let loaders = release.loaders.iter().map(|loader| (loader.name.as_str(), &loader.blob));
     for (name, blob) in blobs.into_iter().chain(loaders) {

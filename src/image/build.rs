@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use fabric::content::BlobRef;
 use fabric::id::ObjectId;
 use fabric::store::{Store, StoreError};
-use fabric::trust::{Arch, Loader, Operator, Release, RootFormat, RootMode, SignedRelease, Statement, TrustError};
+use fabric::trust::{
+    Arch, Loader, Operator, Release, RootFormat, RootMode, SignedRelease, Statement, TrustError,
+};
 use serde::Serialize;
 
 use super::first_stage::{self, FirstStage, FirstStageError, Part, Recipe};
@@ -183,8 +185,10 @@ fn add_blobs(
     let size = std::fs::metadata(squashfs).ok().map(|metadata| metadata.len());
     progress.begin(Step::Store, size);
     let before = std::cell::Cell::new(0);
-    let root = store.adopt_file(squashfs, &|done| progress.advance(done.saturating_sub(before.replace(done))))?;
-    let loaders = loaders.into_iter().map(|(name, bytes)| Ok(Loader { name, blob: store.add_bytes(&bytes)? }));
+    let root =
+        store.adopt_file(squashfs, &|done| progress.advance(done.saturating_sub(before.replace(done))))?;
+    let loaders =
+        loaders.into_iter().map(|(name, bytes)| Ok(Loader { name, blob: store.add_bytes(&bytes)? }));
     let loaders = loaders.collect::<Result<Vec<_>, StoreError>>()?;
     let blobs = Blobs {
         kernel: store.add_bytes(&kernel.bytes)?,
@@ -235,7 +239,8 @@ struct Scratch(PathBuf);
 
 impl Scratch {
     fn remove(self) -> Result<(), BuildError> {
-        std::fs::remove_dir_all(&self.0).map_err(|source| BuildError::Scratch { path: self.0.clone(), source })
+        std::fs::remove_dir_all(&self.0)
+            .map_err(|source| BuildError::Scratch { path: self.0.clone(), source })
     }
 }
 

@@ -138,7 +138,10 @@ mod tests {
         let files = closure(&shell).unwrap();
         assert_eq!(files[0], shell);
         let names: Vec<_> = files.iter().filter_map(|path| path.file_name()?.to_str()).collect();
-        assert!(names.contains(&"libc.so.6") && names.iter().any(|name| name.starts_with("ld-linux")), "{names:?}");
+        assert!(
+            names.contains(&"libc.so.6") && names.iter().any(|name| name.starts_with("ld-linux")),
+            "{names:?}"
+        );
     }
 
     #[test]

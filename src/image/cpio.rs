@@ -64,11 +64,9 @@ impl Archive {
         for end in ends {
             let part = name.get(..end).unwrap_or(name);
             match self.nodes.entry(part.to_owned()) {
-                Entry::Vacant(free) => drop(free.insert(Node {
-                    mode: DIRECTORY | 0o755,
-                    device: (0, 0),
-                    content: Vec::new(),
-                })),
+                Entry::Vacant(free) => {
+                    free.insert(Node { mode: DIRECTORY | 0o755, device: (0, 0), content: Vec::new() });
+                }
                 Entry::Occupied(node) if node.get().is_directory() => {}
                 Entry::Occupied(_) => return Err(CpioError::NotADirectory(part.to_owned())),
             }
@@ -87,7 +85,12 @@ impl Archive {
     }
 
     /// Adds a character device.
-    pub(super) fn character_device(&mut self, name: &str, mode: u32, device: (u32, u32)) -> Result<(), CpioError> {
+    pub(super) fn character_device(
+        &mut self,
+        name: &str,
+        mode: u32,
+        device: (u32, u32),
+    ) -> Result<(), CpioError> {
         self.add(name, Node { mode: CHARACTER | (mode & 0o7777), device, content: Vec::new() })
     }
 
@@ -111,10 +114,12 @@ impl Archive {
             self.directory(parent)?;
         }
         match self.nodes.entry(name.to_owned()) {
-            Entry::Vacant(free) => drop(free.insert(node)),
-            Entry::Occupied(_) => return Err(CpioError::Twice(name.to_owned())),
+            Entry::Vacant(free) => {
+                free.insert(node);
+                Ok(())
+            }
+            Entry::Occupied(_) => Err(CpioError::Twice(name.to_owned())),
         }
-        Ok(())
     }
 
     /// Writes the archive.
@@ -160,4 +165,4 @@ fn pad(out: &mut impl Write, written: usize) -> io::Result<()> {
 
 #[cfg(test)]
 #[path = "cpio_tests.rs"]
-mod tests;
+pub(super) mod tests;

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 
 /// A slow, plain reader: name, mode and content of each entry.
-fn read(mut bytes: &[u8]) -> Vec<(String, u32, Vec<u8>)> {
+pub(in crate::image) fn read(mut bytes: &[u8]) -> Vec<(String, u32, Vec<u8>)> {
     let mut entries = Vec::new();
     loop {
         assert_eq!(&bytes[..6], MAGIC.as_bytes());
@@ -45,8 +45,17 @@ fn sample() -> Archive {
 #[test]
 fn entries_are_sorted_below_their_directories() {
     let names: Vec<_> = read(&bytes(&sample())).into_iter().map(|(name, ..)| name).collect();
-    let expected =
-        ["bin", "bin/sh", "dev", "dev/console", "etc", "etc/bootfabric", "etc/bootfabric/trust-root", "init", "proc"];
+    let expected = [
+        "bin",
+        "bin/sh",
+        "dev",
+        "dev/console",
+        "etc",
+        "etc/bootfabric",
+        "etc/bootfabric/trust-root",
+        "init",
+        "proc",
+    ];
     assert_eq!(names, expected);
 }
 
@@ -77,7 +86,9 @@ fn cpio_itself_can_read_it() {
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success());
     let listing = String::from_utf8(output.stdout).unwrap();
-    for expected in ["-rwxr-xr-x   1 root", "drwxr-xr-x   2 root", "crw-------", "bin/sh -> busybox", "5,   1"] {
+    for expected in
+        ["-rwxr-xr-x   1 root", "drwxr-xr-x   2 root", "crw-------", "bin/sh -> busybox", "5,   1"]
+    {
         assert!(listing.contains(expected), "{expected} not in\n{listing}");
     }
 }

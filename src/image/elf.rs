@@ -93,7 +93,8 @@ impl Elf {
             .take_while(|&(tag, _)| tag != 0)
             .collect();
         let Some(&(_, address)) = entries.iter().find(|&&(tag, _)| tag == TAG_STRINGS) else { return Ok(()) };
-        let strings = file_offset(segments, address).ok_or(ElfError::Damaged("string table is not loaded"))?;
+        let strings =
+            file_offset(segments, address).ok_or(ElfError::Damaged("string table is not loaded"))?;
         for (tag, value) in entries {
             if !matches!(tag, TAG_NEEDED | TAG_RPATH | TAG_RUNPATH) {
                 continue;

@@ -160,7 +160,11 @@ impl Layout {
         }
         // The kernel opens it before anything is mounted.
         self.archive.character_device("dev/console", 0o600, (5, 1))?;
-        self.archive.file("etc/bootfabric/trust-root", 0o644, format!("{}\n", recipe.trust_root).into_bytes())?;
+        self.archive.file(
+            "etc/bootfabric/trust-root",
+            0o644,
+            format!("{}\n", recipe.trust_root).into_bytes(),
+        )?;
         let facts = serde_json::json!({ "kernel_version": recipe.kernel.version, "modules": recipe.modules });
         self.archive.file("etc/bootfabric/image.json", 0o644, format!("{facts}\n").into_bytes())?;
         Ok(())
@@ -174,7 +178,11 @@ impl Layout {
         let (files, bytes) = self.archive.content();
         add(&mut self.archive)?;
         let (files_after, bytes_after) = self.archive.content();
-        self.parts.push(Part { name: name.to_owned(), files: files_after - files, bytes: bytes_after - bytes });
+        self.parts.push(Part {
+            name: name.to_owned(),
+            files: files_after - files,
+            bytes: bytes_after - bytes,
+        });
         Ok(())
     }
 }
@@ -200,7 +208,8 @@ fn add_tool(archive: &mut Archive, tool: &Path) -> Result<(), FirstStageError> {
         if archive.contains(name) {
             continue;
         }
-        let bytes = std::fs::read(&path).map_err(|source| ClosureError::Read { path: path.clone(), source })?;
+        let bytes =
+            std::fs::read(&path).map_err(|source| ClosureError::Read { path: path.clone(), source })?;
         archive.file(name, 0o755, bytes)?;
     }
     if let Some(name) = tool.file_name().and_then(|name| name.to_str()) {

@@ -62,7 +62,9 @@ pub enum HeadsError {
         names: Vec<String>,
     },
     /// The image is in use.
-    #[error("bare machines are booted with the image `{name}`: build or choose another first, or remove it with --force")]
+    #[error(
+        "bare machines are booted with the image `{name}`: build or choose another first, or remove it with --force"
+    )]
     Current {
         /// Its name.
         name: String,

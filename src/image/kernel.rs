@@ -14,6 +14,8 @@ use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
 pub use bzimage::KernelImageError;
+#[cfg(test)]
+pub(super) use bzimage::tests::sample as sample_kernel;
 pub(super) use find::is_part as is_part_of_kernel;
 
 use super::tool::{DEPMOD, DPKG_DEB, ToolError};
@@ -74,13 +76,17 @@ pub enum KernelError {
     #[error("`{}` is a kernel without modules: name their directory (lib/modules/VERSION) with --module-dir", .0.display())]
     NoModuleDirectory(PathBuf),
     /// No kernel found.
-    #[error("there is no kernel in {place} (looked for boot/vmlinuz-VERSION and lib/modules/VERSION/vmlinuz): an image needs one. Name a kernel package with --kernel, on Debian one that `apt-get download linux-image-amd64` or one of its dependencies gave")]
+    #[error(
+        "there is no kernel in {place} (looked for boot/vmlinuz-VERSION and lib/modules/VERSION/vmlinuz): an image needs one. Name a kernel package with --kernel, on Debian one that `apt-get download linux-image-amd64` or one of its dependencies gave"
+    )]
     NoKernel {
         /// Where it was looked for.
         place: String,
     },
     /// A kernel without its modules.
-    #[error("there are no modules for kernel {version} in {place} (lib/modules/{version}): take kernel and modules from one package")]
+    #[error(
+        "there are no modules for kernel {version} in {place} (lib/modules/{version}): take kernel and modules from one package"
+    )]
     NoModules {
         /// Version of the kernel.
         version: String,
@@ -181,9 +187,9 @@ impl Kernel {
         let mut kernel =
             Self { version, bytes, index: modules.clone(), modules, others, unpacks_zstd, kept: Vec::new() };
         if !kernel.modules.join("modules.dep").exists() {
-            let (index, dirs) = make_index(&kernel.modules, &kernel.version)?;
+            let (index, dir) = make_index(&kernel.modules, &kernel.version)?;
             kernel.index = index;
-            kernel.kept = dirs;
+            kernel.kept.push(dir);
         }
         Ok(kernel)
     }
@@ -204,23 +210,21 @@ fn read_kernel(path: &Path) -> Result<(Vec<u8>, String), KernelError> {
     Ok((bytes, version))
 }
 
-/// Runs `depmod` for the modules in `modules`, writing beside them nothing: the index is in a temporary directory.
-fn make_index(modules: &Path, version: &str) -> Result<(PathBuf, Vec<TempDir>), KernelError> {
-    // depmod wants BASE/lib/modules/VERSION, wherever the modules really are.
-    let (base, out) = (TempDir::new().map_err(KernelError::Temporary)?, TempDir::new().map_err(KernelError::Temporary)?);
-    let parent = base.path().join("lib/modules");
+/// Runs `depmod` for the modules in `modules`. It writes beside them, so it gets a directory of links to what is there.
+fn make_index(modules: &Path, version: &str) -> Result<(PathBuf, TempDir), KernelError> {
+    let base = TempDir::new().map_err(KernelError::Temporary)?;
+    let index = base.path().join("lib/modules").join(version);
     let link = || {
-        fs::create_dir_all(&parent)?;
-        std::os::unix::fs::symlink(fs::canonicalize(modules)?, parent.join(version))
+        fs::create_dir_all(&index)?;
+        for entry in fs::read_dir(fs::canonicalize(modules)?)? {
+            let entry = entry?;
+            std::os::unix::fs::symlink(entry.path(), index.join(entry.file_name()))?;
+        }
+        Ok(())
     };
     link().map_err(KernelError::Temporary)?;
-    DEPMOD.run([Path::new("-b"), base.path(), Path::new("-o"), out.path(), Path::new(version)])?;
-    let index = out.path().join("lib/modules").join(version);
-    let builtin = "modules.builtin";
-    if modules.join(builtin).exists() {
-        fs::copy(modules.join(builtin), index.join(builtin)).map_err(KernelError::Temporary)?;
-    }
-    Ok((index, vec![base, out]))
+    DEPMOD.run([Path::new("-b"), base.path(), Path::new(version)])?;
+    Ok((index, base))
 }
 
 #[cfg(test)]

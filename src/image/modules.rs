@@ -11,8 +11,8 @@ mod sets;
 
 pub use index::IndexError;
 pub(super) use index::ModuleIndex;
-pub(super) use pack::add_to;
 pub use pack::PackError;
-pub use select::{Absent, SelectError};
+pub(super) use pack::add_to;
 pub(super) use select::select;
+pub use select::{Absent, SelectError};
 pub use sets::{ModuleSet, SETS};

@@ -133,7 +133,8 @@ impl Root {
         progress: &dyn Progress,
     ) -> Result<Self, RootError> {
         progress.begin(Step::Survey, None);
-        let mut root = Self { source: source.clone(), survey: Survey::default(), found: Vec::new(), kernels: None };
+        let mut root =
+            Self { source: source.clone(), survey: Survey::default(), found: Vec::new(), kernels: None };
         match source {
             RootSource::Directory(path) => {
                 root.found = walk::walk(path, skip)?;

@@ -35,7 +35,10 @@ fn tree(names_backwards: bool) -> TempDir {
     fs::set_permissions(root.join("sbin/init"), fs::Permissions::from_mode(0o4755)).unwrap();
     drop(xattr::set(root.join("sbin/init"), "user.test", b"kept"));
     // Symbolic links' times are set with `-h`.
-    let touched = Command::new("find").arg(root).args(["-exec", "touch", "-h", "-d", "@1000000000", "{}", "+"]).status();
+    let touched = Command::new("find")
+        .arg(root)
+        .args(["-exec", "touch", "-h", "-d", "@1000000000", "{}", "+"])
+        .status();
     assert!(touched.unwrap().success());
     dir
 }
@@ -57,7 +60,13 @@ fn a_directory_is_packed_without_what_belongs_to_a_running_system() {
     let squashfs = out.path().join("root");
     pack(root.path(), &squashfs).unwrap();
     let listing = list(&squashfs);
-    for expected in ["-rwsr-xr-x", "squashfs-root/etc/link -> /nowhere/../at/all", "2001-09-09 01:46", "squashfs-root/tmp", "drwxrwxrwt"] {
+    for expected in [
+        "-rwsr-xr-x",
+        "squashfs-root/etc/link -> /nowhere/../at/all",
+        "2001-09-09 01:46",
+        "squashfs-root/tmp",
+        "drwxrwxrwt",
+    ] {
         assert!(listing.contains(expected), "{expected} not in\n{listing}");
     }
     assert!(!listing.contains("leftover"), "{listing}");
@@ -93,7 +102,12 @@ fn a_tar_gives_what_the_directory_gives_however_it_is_compressed() {
     });
     for program in ["gzip", "xz", "zstd"] {
         let packed = out.path().join(program);
-        let status = Command::new(program).arg("-c").arg(&tar).stdout(fs::File::create(&packed).unwrap()).stderr(std::process::Stdio::null()).status();
+        let status = Command::new(program)
+            .arg("-c")
+            .arg(&tar)
+            .stdout(fs::File::create(&packed).unwrap())
+            .stderr(std::process::Stdio::null())
+            .status();
         if status.is_ok_and(|status| status.success()) {
             assert_eq!(pack(&packed, &out.path().join("out")).unwrap(), plain, "{program}");
         }
@@ -101,7 +115,8 @@ fn a_tar_gives_what_the_directory_gives_however_it_is_compressed() {
 }
 
 fn member(path: &str, content: &[u8]) -> Vec<u8> {
-    let new = NewMember { size: content.len() as u64, ..NewMember::plain(path.as_bytes(), Kind::File, 0o644) };
+    let new =
+        NewMember { size: content.len() as u64, ..NewMember::plain(path.as_bytes(), Kind::File, 0o644) };
     [&new.header(), content, padding(new.size)].concat()
 }
 
@@ -131,7 +146,11 @@ fn bad_archives_are_refused_before_anything_is_made() {
 fn the_kernel_of_a_tar_is_kept_on_request() {
     let out = TempDir::new().unwrap();
     let tar = out.path().join("tar");
-    let members = [member("sbin/init", b"x"), member("./boot/vmlinuz-6.1", b"kernel"), member("usr/lib/modules/6.1/kernel/a.ko", b"a")];
+    let members = [
+        member("sbin/init", b"x"),
+        member("./boot/vmlinuz-6.1", b"kernel"),
+        member("usr/lib/modules/6.1/kernel/a.ko", b"a"),
+    ];
     fs::write(&tar, [members.concat(), END.to_vec()].concat()).unwrap();
     let root = Root::survey(&RootSource::Tar(tar), true, Path::new("/nowhere"), &Silent).unwrap();
     assert_eq!(fs::read(root.kernel_directory().join("boot/vmlinuz-6.1")).unwrap(), b"kernel");

@@ -97,7 +97,10 @@ impl Tool {
     }
 
     /// Runs the program with `arguments` to its end.
-    pub(super) fn run<A: AsRef<OsStr>>(self, arguments: impl IntoIterator<Item = A>) -> Result<(), ToolError> {
+    pub(super) fn run<A: AsRef<OsStr>>(
+        self,
+        arguments: impl IntoIterator<Item = A>,
+    ) -> Result<(), ToolError> {
         let mut command = self.command()?;
         command.args(arguments);
         self.start(command)?.finish()

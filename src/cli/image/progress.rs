@@ -31,9 +31,8 @@ impl Progress for Bars {
             return;
         }
         let bar = match total {
-            Some(total) => ProgressBar::new(total).with_style(style(
-                "{msg:<32} {bar:30} {bytes:>10} of {total_bytes}  {eta}",
-            )),
+            Some(total) => ProgressBar::new(total)
+                .with_style(style("{msg:<32} {bar:30} {bytes:>10} of {total_bytes}  {eta}")),
             None => ProgressBar::new_spinner().with_style(style("{msg:<32} {spinner} {bytes}")),
         };
         bar.set_message(step.title());

@@ -114,7 +114,12 @@ mod tests {
 
     #[test]
     fn parts_of_a_kernel_are_known() {
-        for path in ["boot/vmlinuz-6.1", "boot/config-6.1", "usr/lib/modules/6.1/kernel/a.ko", "lib/modules/6.1/vmlinuz"] {
+        for path in [
+            "boot/vmlinuz-6.1",
+            "boot/config-6.1",
+            "usr/lib/modules/6.1/kernel/a.ko",
+            "lib/modules/6.1/vmlinuz",
+        ] {
             assert!(is_part(path), "{path}");
         }
         for path in ["boot/initrd.img-6.1", "lib/modules", "usr/lib/modules-load.d/x", "etc/passwd"] {

@@ -43,7 +43,9 @@ pub enum IndexError {
         source: std::io::Error,
     },
     /// A path that leads out of the directory.
-    #[error("`{path}` in modules.dep leads out of the module directory: this kernel package is damaged or hostile")]
+    #[error(
+        "`{path}` in modules.dep leads out of the module directory: this kernel package is damaged or hostile"
+    )]
     Path {
         /// The path as it stands there.
         path: String,
@@ -79,11 +81,18 @@ impl ModuleIndex {
     pub(in crate::image) fn open(directory: &Path) -> Result<Self, IndexError> {
         let needed = |name| read(&directory.join(name));
         let optional = |name| match needed(name) {
-            Err(IndexError::Read { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Ok(String::new()),
+            Err(IndexError::Read { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+                Ok(String::new())
+            }
             other => other,
         };
         let softdep = optional("modules.softdep")?;
-        Self::parse(&needed("modules.dep")?, &optional("modules.alias")?, &softdep, optional("modules.builtin")?)
+        Self::parse(
+            &needed("modules.dep")?,
+            &optional("modules.alias")?,
+            &softdep,
+            optional("modules.builtin")?,
+        )
     }
 
     /// Reads the four files' texts. Lines of an unknown form are skipped: a module that is missed is reported by name.
@@ -164,7 +173,10 @@ mod tests {
     #[test]
     fn paths_that_lead_out_are_refused() {
         for path in ["../../etc/shadow.ko", "/etc/x.ko", "kernel//x.ko", "./x.ko"] {
-            assert!(matches!(parse(&format!("{path}:\n"), "", "", ""), Err(IndexError::Path { .. })), "{path}");
+            assert!(
+                matches!(parse(&format!("{path}:\n"), "", "", ""), Err(IndexError::Path { .. })),
+                "{path}"
+            );
         }
     }
 

@@ -63,7 +63,7 @@ fn unpacked(path: &Path) -> Result<Vec<u8>, PackError> {
     match path.extension().and_then(|suffix| suffix.to_str()) {
         Some("xz") => tool(XZ),
         Some("gz") => tool(GZIP),
-        Some("zst") => read(path, |file| zstd::Decoder::new(file)),
+        Some("zst") => read(path, zstd::Decoder::new),
         _ => read(path, Ok),
     }
 }
@@ -74,7 +74,9 @@ fn read<R: std::io::Read>(
 ) -> Result<Vec<u8>, PackError> {
     use std::io::Read;
     let mut bytes = Vec::new();
-    let read = std::fs::File::open(path).and_then(decode).and_then(|reader| reader.take(MAX_MODULE).read_to_end(&mut bytes));
+    let read = std::fs::File::open(path)
+        .and_then(decode)
+        .and_then(|reader| reader.take(MAX_MODULE).read_to_end(&mut bytes));
     read.map_err(|source| PackError::Read { path: path.to_owned(), source })?;
     Ok(bytes)
 }

@@ -30,7 +30,9 @@ pub enum SelectError {
         kernel: String,
     },
     /// The root cannot be mounted with this kernel.
-    #[error("kernel {kernel} has no `{module}`, neither built in nor as a module, and without it no root can be mounted: use a distribution's kernel package")]
+    #[error(
+        "kernel {kernel} has no `{module}`, neither built in nor as a module, and without it no root can be mounted: use a distribution's kernel package"
+    )]
     Essential {
         /// Name of the module.
         module: String,
@@ -38,7 +40,9 @@ pub enum SelectError {
         kernel: String,
     },
     /// No network interface would be found.
-    #[error("kernel {kernel} has none of the network drivers of {asked}: machines could boot, but never fetch the root. Name the right set with --modules, or use a kernel that has the drivers")]
+    #[error(
+        "kernel {kernel} has none of the network drivers of {asked}: machines could boot, but never fetch the root. Name the right set with --modules, or use a kernel that has the drivers"
+    )]
     NoNetwork {
         /// The sets that were asked for.
         asked: String,
@@ -46,7 +50,9 @@ pub enum SelectError {
         kernel: String,
     },
     /// A module needs one that is not there.
-    #[error("module `{module}` needs `{needs}`, which modules.dep does not know: this kernel package is incomplete")]
+    #[error(
+        "module `{module}` needs `{needs}`, which modules.dep does not know: this kernel package is incomplete"
+    )]
     Incomplete {
         /// The module.
         module: String,
@@ -73,7 +79,8 @@ pub(in crate::image) fn select(
     kernel: &str,
     asked: &[String],
 ) -> Result<Selection, SelectError> {
-    let mut choice = Choice { index, kernel, network: false, names_modules: false, selection: Selection::default() };
+    let mut choice =
+        Choice { index, kernel, network: false, names_modules: false, selection: Selection::default() };
     choice.add_set(&ALWAYS)?;
     for name in asked {
         match SETS.iter().find(|set| set.name == name) {
@@ -151,7 +158,8 @@ impl Choice<'_> {
     fn close(&mut self) -> Result<(), SelectError> {
         let mut open: Vec<ModuleName> = self.selection.modules.iter().cloned().collect();
         while let Some(name) = open.pop() {
-            let needs = self.index.modules.get(&name).map(|module| module.needs.as_slice()).unwrap_or_default();
+            let needs =
+                self.index.modules.get(&name).map(|module| module.needs.as_slice()).unwrap_or_default();
             if let Some(lost) = needs.iter().find(|needed| !self.index.modules.contains_key(needed)) {
                 return Err(SelectError::Incomplete { module: name.to_string(), needs: lost.to_string() });
             }
@@ -182,7 +190,11 @@ impl Selection {
             let needs = index.modules.get(name).map(|module| module.needs.as_slice()).unwrap_or_default();
             let needs: Vec<_> = needs.iter().filter_map(path).collect();
             if let Some(path) = path(name) {
-                dep.push_str(&format!("{path}:{}{}\n", if needs.is_empty() { "" } else { " " }, needs.join(" ")));
+                dep.push_str(&format!(
+                    "{path}:{}{}\n",
+                    if needs.is_empty() { "" } else { " " },
+                    needs.join(" ")
+                ));
             }
         }
         let aliases = index.aliases.iter().filter(|(_, name)| self.modules.contains(name));
@@ -237,7 +249,15 @@ kernel/other.ko:
         let selection = select(&index, "6.1", &asked(&["virtio"])).unwrap();
         let names: Vec<_> = selection.modules.iter().map(ToString::to_string).collect();
         let expected = [
-            "failover", "lz4", "lz4hc", "net_failover", "overlay", "squashfs", "virtio_net", "virtio_pci", "zstd_decompress",
+            "failover",
+            "lz4",
+            "lz4hc",
+            "net_failover",
+            "overlay",
+            "squashfs",
+            "virtio_net",
+            "virtio_pci",
+            "zstd_decompress",
         ];
         assert_eq!(names, expected);
         assert_eq!(selection.load, ["squashfs", "overlay"]);
@@ -256,7 +276,12 @@ kernel/other.ko:
         assert!(select(&whole, "6.1", &asked(&["storage", "virtio-net"])).is_ok());
         let no_loop = select(&index(""), "6.1", &asked(&["virtio"]));
         assert!(matches!(no_loop, Err(SelectError::Essential { module, .. }) if module == "loop"));
-        let hole = ModuleIndex::parse("kernel/loop.ko: kernel/lost.ko\nkernel/squashfs.ko:\nkernel/overlay.ko:\n", "", "", "kernel/virtio_net.ko\n".into());
+        let hole = ModuleIndex::parse(
+            "kernel/loop.ko: kernel/lost.ko\nkernel/squashfs.ko:\nkernel/overlay.ko:\n",
+            "",
+            "",
+            "kernel/virtio_net.ko\n".into(),
+        );
         let hole = select(&hole.unwrap(), "6.1", &asked(&["virtio"]));
         assert!(matches!(hole, Err(SelectError::Incomplete { needs, .. }) if needs == "lost"));
     }

@@ -72,7 +72,8 @@ const DRIVER: Group = Group { need: Need::May, network: false, load: false, memb
 const NETWORK: Group = Group { network: true, ..DRIVER };
 const HELPER: Group = Group { need: Need::Helps, ..DRIVER };
 
-const ROOT: Group = Group { need: Need::Must, load: true, members: &["loop", "squashfs", "overlay"], ..DRIVER };
+const ROOT: Group =
+    Group { need: Need::Must, load: true, members: &["loop", "squashfs", "overlay"], ..DRIVER };
 
 // Newer kernels have zram's compressors inside zram itself.
 const RAM_ROOTS: Group = Group {
@@ -84,7 +85,8 @@ const NETWORK_STACK: Group = Group { load: true, members: &["af_packet", "ipv6"]
 
 const VIRTIO_BUS: Group = Group { members: &["virtio_pci"], ..DRIVER };
 const VIRTIO_NETWORK: Group = Group { members: &["virtio_net"], ..NETWORK };
-const VIRTIO_DEVICES: Group = Group { members: &["virtio_blk", "virtio_rng", "virtio_console", "virtio_mmio"], ..HELPER };
+const VIRTIO_DEVICES: Group =
+    Group { members: &["virtio_blk", "virtio_rng", "virtio_console", "virtio_mmio"], ..HELPER };
 
 const HYPERVISOR_NETWORK: Group = Group {
     network: true,
@@ -93,14 +95,42 @@ const HYPERVISOR_NETWORK: Group = Group {
 };
 
 const GIGABIT_NETWORK: Group = Group {
-    members: &["e1000", "e1000e", "igb", "igc", "igbvf", "r8169", "8139cp", "8139too", "tg3", "bnx2", "atl1c", "alx", "sky2", "forcedeth"],
+    members: &[
+        "e1000",
+        "e1000e",
+        "igb",
+        "igc",
+        "igbvf",
+        "r8169",
+        "8139cp",
+        "8139too",
+        "tg3",
+        "bnx2",
+        "atl1c",
+        "alx",
+        "sky2",
+        "forcedeth",
+    ],
     ..NETWORK
 };
 
 const FAST_NETWORK: Group = Group {
     members: &[
-        "ixgbe", "ixgbevf", "i40e", "iavf", "ice", "bnxt_en", "bnx2x", "mlx4_en", "mlx5_core", "cxgb4", "sfc", "be2net", "qede",
-        "atlantic", "ionic",
+        "ixgbe",
+        "ixgbevf",
+        "i40e",
+        "iavf",
+        "ice",
+        "bnxt_en",
+        "bnx2x",
+        "mlx4_en",
+        "mlx5_core",
+        "cxgb4",
+        "sfc",
+        "be2net",
+        "qede",
+        "atlantic",
+        "ionic",
     ],
     ..NETWORK
 };
@@ -109,19 +139,56 @@ const USB_NETWORK: Group = Group {
     need: Need::Helps,
     network: true,
     load: false,
-    members: &["xhci_pci", "ehci_pci", "r8152", "asix", "ax88179_178a", "cdc_ether", "cdc_ncm", "smsc95xx", "lan78xx"],
+    members: &[
+        "xhci_pci",
+        "ehci_pci",
+        "r8152",
+        "asix",
+        "ax88179_178a",
+        "cdc_ether",
+        "cdc_ncm",
+        "smsc95xx",
+        "lan78xx",
+    ],
 };
 
 // Cards ask for these by the id of the chip on them, after the driver is loaded.
-const PHYS: Group = Group { members: &["realtek", "broadcom", "bcm_phy_lib", "marvell", "at803x", "smsc", "intel_xway"], ..HELPER };
+const PHYS: Group = Group {
+    members: &["realtek", "broadcom", "bcm_phy_lib", "marvell", "at803x", "smsc", "intel_xway"],
+    ..HELPER
+};
 
 const CONSOLE: Group = Group {
-    members: &["usbhid", "hid_generic", "atkbd", "i8042", "uhci_hcd", "ohci_pci", "efi_pstore", "simplefb", "simpledrm"],
+    members: &[
+        "usbhid",
+        "hid_generic",
+        "atkbd",
+        "i8042",
+        "uhci_hcd",
+        "ohci_pci",
+        "efi_pstore",
+        "simplefb",
+        "simpledrm",
+    ],
     ..HELPER
 };
 
 const DISKS: Group = Group {
-    members: &["nvme", "ahci", "sd_mod", "sr_mod", "usb_storage", "uas", "virtio_blk", "virtio_scsi", "ata_piix", "megaraid_sas", "mpt3sas", "mmc_block", "sdhci_pci"],
+    members: &[
+        "nvme",
+        "ahci",
+        "sd_mod",
+        "sr_mod",
+        "usb_storage",
+        "uas",
+        "virtio_blk",
+        "virtio_scsi",
+        "ata_piix",
+        "megaraid_sas",
+        "mpt3sas",
+        "mmc_block",
+        "sdhci_pci",
+    ],
     ..DRIVER
 };
 

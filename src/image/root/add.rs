@@ -53,8 +53,10 @@ pub(super) fn added(survey: &Survey, modules: Option<&Kernel>) -> Result<Vec<Add
 fn module_files(kernel: &Kernel, target: &str) -> Result<Vec<Added>, RootError> {
     // By path, so that parents come first and the index, wherever it is, has its place among the rest.
     let mut entries = BTreeMap::new();
-    collect(&kernel.modules, target, &mut entries).map_err(|(path, source)| RootError::Read { path, source })?;
-    collect(&kernel.index, target, &mut entries).map_err(|(path, source)| RootError::Read { path, source })?;
+    collect(&kernel.modules, target, &mut entries)
+        .map_err(|(path, source)| RootError::Read { path, source })?;
+    collect(&kernel.index, target, &mut entries)
+        .map_err(|(path, source)| RootError::Read { path, source })?;
     Ok(entries.into_values().collect())
 }
 
@@ -87,7 +89,8 @@ pub(super) fn write(added: &[Added], stream: &mut Stream, progress: &dyn Progres
                 stream.begin(&NewMember::plain(path.as_bytes(), Kind::Directory, *mode).header())?;
             }
             Added::File { path, from, size } => {
-                let member = NewMember { size: *size, ..NewMember::plain(path.as_bytes(), Kind::File, 0o644) };
+                let member =
+                    NewMember { size: *size, ..NewMember::plain(path.as_bytes(), Kind::File, 0o644) };
                 stream.begin(&member.header())?;
                 walk::copy_exactly(from, *size, stream)?;
                 stream.end(*size)?;

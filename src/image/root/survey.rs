@@ -31,7 +31,11 @@ pub(super) struct Survey {
 impl Survey {
     /// Takes note of a member.
     pub(super) fn observe(&mut self, member: &Member) {
-        self.newest = self.newest.max(u32::try_from(member.mtime).unwrap_or(if member.mtime < 0 { 0 } else { u32::MAX }));
+        self.newest = self.newest.max(u32::try_from(member.mtime).unwrap_or(if member.mtime < 0 {
+            0
+        } else {
+            u32::MAX
+        }));
         self.bytes += member.size;
         let Ok(path) = std::str::from_utf8(&member.path) else { return };
         let is_directory = member.kind == Kind::Directory;

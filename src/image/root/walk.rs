@@ -60,8 +60,9 @@ struct Walk<'a> {
 impl Walk<'_> {
     fn directory(&mut self, path: &[u8]) -> Result<(), RootError> {
         let absolute = below(self.root, path);
-        let names = fs::read_dir(&absolute)
-            .and_then(|entries| entries.map(|entry| Ok(entry?.file_name().into_vec())).collect::<io::Result<Vec<_>>>());
+        let names = fs::read_dir(&absolute).and_then(|entries| {
+            entries.map(|entry| Ok(entry?.file_name().into_vec())).collect::<io::Result<Vec<_>>>()
+        });
         let mut names = names.map_err(|source| RootError::Read { path: absolute, source })?;
         names.sort_unstable();
         for name in names {

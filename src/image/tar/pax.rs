@@ -64,8 +64,12 @@ mod tests {
 
     #[test]
     fn records_round_trip() {
-        let records =
-            [record(b"path", &[b'x'; 95]), record(b"size", b"7"), record(b"mtime", b"-3.5"), record(b"comment", b"")];
+        let records = [
+            record(b"path", &[b'x'; 95]),
+            record(b"size", b"7"),
+            record(b"mtime", b"-3.5"),
+            record(b"comment", b""),
+        ];
         let mut extended = Extended::default();
         extended.read(&records.concat()).unwrap();
         let expected =

@@ -38,7 +38,9 @@ pub enum TarError {
         member: String,
     },
     /// A hard link that leads out of the root.
-    #[error("the archive is refused: its member `{member}` is a hard link to `{target}`, which leads out of the root")]
+    #[error(
+        "the archive is refused: its member `{member}` is a hard link to `{target}`, which leads out of the root"
+    )]
     LinkOutside {
         /// The member.
         member: String,
@@ -127,7 +129,11 @@ impl<R: Read> TarReader<R> {
             }
             if !checksum_holds(&block) {
                 let first = self.headers.is_empty() && self.after == "its beginning";
-                return Err(if first { TarError::NotATar } else { self.damaged("a header's check sum is wrong") });
+                return Err(if first {
+                    TarError::NotATar
+                } else {
+                    self.damaged("a header's check sum is wrong")
+                });
             }
             self.headers.extend_from_slice(&block);
             let size = number(block.get(124..136).unwrap_or_default());
@@ -189,7 +195,8 @@ impl<R: Read> TarReader<R> {
         };
         let path = inside(&raw).ok_or_else(|| TarError::Outside { member: name() })?;
         if kind == Kind::HardLink {
-            let link = extended.link.unwrap_or_else(|| until_nul(block.get(157..257).unwrap_or_default()).to_vec());
+            let link =
+                extended.link.unwrap_or_else(|| until_nul(block.get(157..257).unwrap_or_default()).to_vec());
             if inside(&link).is_none_or(|link| link.is_empty()) {
                 let target = String::from_utf8_lossy(&link).into_owned();
                 return Err(TarError::LinkOutside { member: name(), target });
@@ -265,7 +272,8 @@ fn inside(name: &[u8]) -> Option<Vec<u8>> {
     if name.starts_with(b"/") || name.len() > MAX_NAME || name.contains(&0) {
         return None;
     }
-    let parts: Vec<&[u8]> = name.split(|&byte| byte == b'/').filter(|part| !matches!(*part, b"" | b".")).collect();
+    let parts: Vec<&[u8]> =
+        name.split(|&byte| byte == b'/').filter(|part| !matches!(*part, b"" | b".")).collect();
     (!parts.contains(&b"..".as_slice())).then(|| parts.join(&b'/'))
 }
 

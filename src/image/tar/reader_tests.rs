@@ -61,7 +61,11 @@ fn gnu_tar_reads_and_writes_the_same() {
     std::fs::write(deep.join("f".repeat(90)), "deep").unwrap();
     std::fs::write(dir.path().join("plain"), vec![7; 1000]).unwrap();
     for format in ["gnu", "pax", "ustar"] {
-        let made = Command::new("tar").arg("-C").arg(dir.path()).args(["--format", format, "-cf", "-", "."]).output();
+        let made = Command::new("tar")
+            .arg("-C")
+            .arg(dir.path())
+            .args(["--format", format, "-cf", "-", "."])
+            .output();
         let made = made.unwrap();
         if format == "ustar" {
             assert!(!made.status.success() || all(&made.stdout).is_ok());
