@@ -32,6 +32,9 @@ mod spread;
 pub(crate) mod time;
 mod view;
 
+#[cfg(test)]
+mod tests;
+
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;

@@ -6,6 +6,9 @@
 pub mod net;
 mod swarm;
 
+#[cfg(test)]
+mod tests;
+
 pub use swarm::Outcome;
 
 use super::core::Time;

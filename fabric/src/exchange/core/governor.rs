@@ -41,7 +41,7 @@ const PATIENCE: u64 = 6;
 #[derive(Debug, Default)]
 pub(crate) struct Governor {
     active: Option<Active>,
-    /// One copy has been seen in the crowd: governing is over for good.
+    /// One copy has been seen in this crowd: governing is over until the next one comes.
     done: bool,
 }
 
@@ -77,8 +77,13 @@ impl Governor {
         self.done
     }
 
-    /// Begins to govern. `out` are the cells that the crowd has.
+    /// Begins to govern, unless it is too late: `out` are the cells that the crowd has. With half a copy it feeds itself, and a
+    /// node that has just finished must not slow down those that lag behind.
     pub(crate) fn start(&mut self, now: Time, out: Bitfield, rng: &mut Rng) {
+        if out.count() >= out.len() / 2 {
+            self.done = true;
+            return;
+        }
         let mut fresh: Vec<u32> = (0..out.len()).filter(|&cell| !out.has(cell)).collect();
         rng.shuffle(&mut fresh);
         self.active = Some(Active {
@@ -94,6 +99,11 @@ impl Governor {
             delay: 0,
             sample: (now, 0),
         });
+    }
+
+    /// There is no crowd (any more): the next one will be governed anew.
+    pub(crate) fn rest(&mut self) {
+        self.done = false;
     }
 
     /// Ends it; the neighbours that knew they were governed.

@@ -35,8 +35,8 @@ impl Core {
                 }
             }),
             Message::Offer { runs, .. } => {
-                if let Some(view) = self.blobs.get_mut(&id).and_then(|blob| blob.views.get_mut(&slot)) {
-                    view.governed = true;
+                if let Some(blob) = self.blobs.get_mut(&id) {
+                    blob.view(slot).governed = true;
                 }
                 self.for_runs(slot, id, runs, |core, run| {
                     let Some(blob) = core.blobs.get_mut(&id) else { return };

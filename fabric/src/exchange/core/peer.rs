@@ -46,6 +46,8 @@ pub(crate) struct Work {
     pub(crate) cell: u64,
     /// Bytes missing.
     pub(crate) missing: u64,
+    /// Bytes per second that come in from all.
+    pub(crate) rate: u64,
     /// Neighbours that have something of it and may be asked.
     pub(crate) givers: u32,
 }
@@ -114,16 +116,21 @@ impl Peer {
         if self.failures > 0 {
             return 1;
         }
-        let ahead =
-            self.rate.per_second().map_or(0, |rate| rate.saturating_mul(LEAD) / SECOND / work.cell.max(1));
+        let ahead = self.worth(work, LEAD) / work.cell.max(1);
         let floor = (MIN_SPREAD / work.givers.max(1)).max(1);
         floor.saturating_add(u32::try_from(ahead).unwrap_or(MAX_DEPTH)).min(MAX_DEPTH)
     }
 
     /// Bytes that one request to it may ask for.
     pub(crate) fn request_size(&self, work: &Work) -> u64 {
-        let worth = self.rate.per_second().map_or(0, |rate| rate.saturating_mul(REQUEST_TIME) / SECOND);
-        worth.min(work.share() / 2).min(super::grid::MAX_CELL).max(work.cell)
+        self.worth(work, REQUEST_TIME).min(work.share() / 2).min(super::grid::MAX_CELL).max(work.cell)
+    }
+
+    /// Bytes that it is trusted to bring in `time` microseconds: at its own speed, or at its share of the speed of all, lest one
+    /// that is asked for little seems slow because of it.
+    fn worth(&self, work: &Work, time: u64) -> u64 {
+        let share = work.rate / u64::from(work.givers.max(1));
+        self.rate.per_second().unwrap_or(0).max(share).saturating_mul(time) / SECOND
     }
 
     /// Microseconds until what is under way and `more` bytes should be here.

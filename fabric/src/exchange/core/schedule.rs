@@ -76,6 +76,12 @@ impl Core {
 
     /// Asks until every neighbour has enough to do or nothing that could be asked.
     fn fill(&mut self, now: Time, id: BlobId) {
+        let Some(blob) = self.blobs.get_mut(&id) else { return };
+        if self.in_flight == 0
+            && blob.fetch.as_ref().is_some_and(|fetch| now.since(fetch.progress) >= STARVING)
+        {
+            blob.views.values_mut().for_each(|view| view.exhausted = false);
+        }
         let Some(blob) = self.blobs.get(&id) else { return };
         let budget = self.budget(blob.cell_bytes());
         let offered = |view: &View| view.governed && !view.offers.is_empty();
@@ -87,6 +93,7 @@ impl Core {
         let work = Work {
             cell: blob.cell_bytes(),
             missing: blob.missing_bytes(),
+            rate: self.rate.per_second().unwrap_or(0),
             givers: u32::try_from(givers).unwrap_or(u32::MAX),
         };
         let mut turns: BTreeSet<Turn> =

@@ -58,13 +58,16 @@ impl Core {
             })
             .map(|(&slot, view)| (slot, view))
             .collect();
+        if crowd.is_empty() {
+            blob.governor.rest();
+        }
         let seeders = 1 + blob.views.values().filter(|view| view.complete()).count();
         let wanted = !blob.governor.done() && crowd.len() >= CROWD * seeders;
         if wanted && !blob.governor.governing() {
             let out = crowd_has(&blob.views, &blob.grid);
             blob.governor.start(now, out, &mut self.rng);
         }
-        if wanted {
+        if wanted && blob.governor.governing() {
             let offers = blob.governor.offers(now, &crowd);
             for (slot, mut cells) in offers {
                 let Some(peer) = self.peers.get(&slot) else { continue };

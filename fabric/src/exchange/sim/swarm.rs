@@ -1,7 +1,7 @@
 //! The simulated nodes and the clock.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::sync::Arc;
 
 use super::net::{Net, NetEvent, NodeIndex};
@@ -413,20 +413,19 @@ fn lengths(scenario: &Scenario, dice: &mut Dice) -> Vec<u32> {
     lengths
 }
 
-/// Makes neighbours: everybody of everybody, or about `degree` random ones each, over a ring that keeps all connected.
+/// Makes neighbours: everybody of everybody, or `degree` of each: the union of `degree / 2` random rings, so that nobody hangs
+/// on by a thread.
 fn connect(nodes: &mut [Node], degree: u32, dice: &mut Dice) {
     let count = nodes.len();
-    let mut edges = std::collections::BTreeSet::new();
+    let mut edges = BTreeSet::new();
     if degree as usize + 1 >= count {
         edges.extend((0..count).flat_map(|a| (a + 1..count).map(move |b| (a, b))));
     } else {
-        edges.extend((0..count).map(|a| (a.min((a + 1) % count), a.max((a + 1) % count))));
-        let wanted = count * degree as usize / 2;
-        while edges.len() < wanted {
-            let (a, b) = (dice.below(count as u64) as usize, dice.below(count as u64) as usize);
-            if a != b {
-                edges.insert((a.min(b), a.max(b)));
-            }
+        for _ in 0..(degree / 2).max(1) {
+            let mut ring: Vec<(u64, usize)> = (0..count).map(|node| (dice.next(), node)).collect();
+            ring.sort_unstable();
+            let next = ring.iter().cycle().skip(1);
+            edges.extend(ring.iter().zip(next).map(|(&(_, a), &(_, b))| (a.min(b), a.max(b))));
         }
     }
     for (a, b) in edges {

@@ -1,0 +1,259 @@
+//! Property tests of the core: hostile neighbours, lost peers, and that every fetch ends while one honest peer lives.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::id::Hash;
+
+fn peer(number: u8) -> PeerKey {
+    NodeId(Hash::of(&[number]))
+}
+
+fn blob(number: u8) -> BlobId {
+    BlobId(Hash::of(&[number, 0]))
+}
+
+fn grid(number: u8, chunks: u32) -> Arc<Grid> {
+    Arc::new(Grid::new(blob(number), vec![20_000; chunks as usize]))
+}
+
+fn drain(core: &mut Core) -> Vec<Output> {
+    std::iter::from_fn(|| core.poll()).collect()
+}
+
+fn any_run() -> impl Strategy<Value = Run> {
+    prop_oneof![
+        (0_u32..120, 0_u32..120).prop_map(|(first, count)| Run { first, count }),
+        (any::<u32>(), any::<u32>()).prop_map(|(first, count)| Run { first, count }),
+    ]
+}
+
+fn any_message() -> impl Strategy<Value = Message> {
+    let runs = prop::collection::vec(any_run(), 0..6);
+    (0_u8..3, runs, 0_u32..140, 0_u8..8).prop_map(|(number, runs, len, kind)| {
+        let blob = blob(number);
+        match kind {
+            0 => Message::Bitfield { blob, have: Bitfield::full(if len > 70 { 100 } else { len }) },
+            1 => Message::Have { blob, runs },
+            2 => Message::Interested { blob },
+            3 => Message::NotInterested { blob },
+            4 => Message::Fetching { blob, runs },
+            5 => Message::Dropped { blob },
+            6 => Message::Offer { blob, runs },
+            _ => Message::Open { blob },
+        }
+    })
+}
+
+/// Something that happens to a core.
+#[derive(Debug, Clone)]
+enum Step {
+    Says(u8, Message),
+    Up(u8),
+    Down(u8),
+    /// The oldest request ends so.
+    Ends(u8),
+    Passes(u64),
+    Fetch(u8),
+    Stop(u8),
+}
+
+fn any_step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        6 => (0_u8..5, any_message()).prop_map(|(peer, message)| Step::Says(peer, message)),
+        2 => (0_u8..5).prop_map(Step::Up),
+        1 => (0_u8..5).prop_map(Step::Down),
+        6 => (0_u8..8).prop_map(Step::Ends),
+        2 => (0_u64..5_000_000).prop_map(Step::Passes),
+        1 => (0_u8..2).prop_map(Step::Fetch),
+        1 => (0_u8..2).prop_map(Step::Stop),
+    ]
+}
+
+/// A core and the requests that it has made and not taken back.
+struct World {
+    core: Core,
+    now: Time,
+    requests: BTreeMap<RequestId, (PeerKey, BlobId, Run)>,
+}
+
+impl World {
+    fn new() -> Self {
+        Self { core: Core::new(7), now: Time(1), requests: BTreeMap::new() }
+    }
+
+    /// Takes the outputs in; every request must be one that can be made.
+    fn settle(&mut self) -> Vec<Output> {
+        let outputs = drain(&mut self.core);
+        for output in &outputs {
+            match output {
+                Output::Request { id, peer, blob, run, bytes } => {
+                    assert!(run.count > 0 && !bytes.is_empty() && run.chunks().end <= 100, "{output:?}");
+                    assert!(self.requests.insert(*id, (*peer, *blob, *run)).is_none(), "{id:?} twice");
+                }
+                Output::Cancel(id) => assert!(self.requests.remove(id).is_some(), "{id:?} was not under way"),
+                Output::Send { .. } | Output::Event(_) => {}
+            }
+        }
+        outputs
+    }
+
+    fn step(&mut self, step: Step) {
+        let now = self.now;
+        match step {
+            Step::Says(from, message) => self.core.message(now, peer(from), &message),
+            Step::Up(number) => self.core.peer_up(now, peer(number), PeerHint::default()),
+            Step::Down(number) => self.core.peer_down(now, peer(number)),
+            Step::Ends(how) => {
+                let Some((id, (_, blob, run))) = self.requests.pop_first() else { return };
+                let result = match how {
+                    0 => Err(Failure::NotHeld),
+                    1 => Err(Failure::Refused { retry_after: std::time::Duration::from_secs(1) }),
+                    2 => Err(Failure::Transport("gone".into())),
+                    3 => Err(Failure::Protocol("nonsense".into())),
+                    4 => Err(Failure::BadChunk(run.first)),
+                    _ => {
+                        self.core.stored(now, blob, run);
+                        Ok(())
+                    }
+                };
+                self.core.finished(now, id, result);
+            }
+            Step::Passes(micros) => {
+                self.now = now.after(micros);
+                self.core.tick(self.now);
+            }
+            Step::Fetch(number) => {
+                let have = Bitfield::empty(100);
+                self.core.fetch(now, &grid(number, 100), &have, Priority::Root, Order::Rarest);
+            }
+            Step::Stop(number) => self.core.stop(now, blob(number)),
+        }
+        self.settle();
+    }
+
+    /// Answers everything honestly until nothing is left to do.
+    fn finish(&mut self, honest: PeerKey, id: BlobId) {
+        for _ in 0..10_000 {
+            self.settle();
+            if self.core.complete(&id) {
+                return;
+            }
+            let now = self.now;
+            match self.requests.pop_first() {
+                Some((request, (from, blob, run))) if from == honest => {
+                    self.core.stored(now, blob, run);
+                    self.core.finished(now, request, Ok(()));
+                }
+                Some((request, _)) => {
+                    self.core.finished(now, request, Err(Failure::Transport("silence".into())));
+                }
+                None => {
+                    let deadline = self.core.deadline().expect("nothing under way and nothing to wait for");
+                    self.now = deadline.max(now.after(1));
+                    self.core.tick(self.now);
+                }
+            }
+        }
+        panic!("not complete: {:?}", self.core.blob_reports());
+    }
+}
+
+proptest! {
+    #[test]
+    fn anything_may_happen_and_the_fetch_still_ends(steps in prop::collection::vec(any_step(), 0..120)) {
+        let mut world = World::new();
+        world.step(Step::Fetch(0));
+        for step in steps {
+            world.step(step);
+        }
+        // Then one honest peer that holds everything, among whoever is left.
+        world.step(Step::Fetch(0));
+        let honest = peer(99);
+        world.core.peer_up(world.now, honest, PeerHint::default());
+        world.core.message(world.now, honest, &Message::Bitfield { blob: blob(0), have: Bitfield::full(100) });
+        world.finish(honest, blob(0));
+    }
+
+    #[test]
+    fn the_same_inputs_give_the_same_outputs(steps in prop::collection::vec(any_step(), 0..60)) {
+        let run = || {
+            let mut world = World::new();
+            steps.iter().cloned().for_each(|step| world.step(step));
+            world.core.tick(world.now.after(1_000_000));
+            world.settle()
+        };
+        prop_assert_eq!(run(), run());
+    }
+}
+
+/// A core that fetches blob 0 and knows `peers` neighbours.
+fn fetching(peers: u8) -> World {
+    let mut world = World::new();
+    for number in 0..peers {
+        world.step(Step::Up(number));
+    }
+    world.step(Step::Fetch(0));
+    world
+}
+
+fn says(world: &mut World, from: u8, message: Message) {
+    world.step(Step::Says(from, message));
+}
+
+#[test]
+fn chunks_that_no_peer_holds_in_one_piece_are_put_together() {
+    let mut world = fetching(2);
+    // Cells are two chunks here: one peer has the even ones, the other the odd ones.
+    for number in 0..2_u8 {
+        let mut have = Bitfield::empty(100);
+        (0..100).filter(|chunk| chunk % 2 == u32::from(number)).for_each(|chunk| {
+            have.insert(chunk);
+        });
+        says(&mut world, number, Message::Bitfield { blob: blob(0), have });
+    }
+    for _ in 0..200 {
+        world.step(Step::Ends(7));
+    }
+    assert!(world.core.complete(&blob(0)));
+}
+
+#[test]
+fn a_governing_seeder_is_asked_for_what_it_offers_only() {
+    let mut world = fetching(1);
+    says(&mut world, 0, Message::Offer { blob: blob(0), runs: vec![] });
+    says(&mut world, 0, Message::Bitfield { blob: blob(0), have: Bitfield::full(100) });
+    assert!(world.requests.is_empty());
+    says(&mut world, 0, Message::Offer { blob: blob(0), runs: vec![Run { first: 10, count: 2 }] });
+    assert_eq!(
+        world.requests.values().map(|request| request.2).collect::<Vec<_>>(),
+        [Run { first: 10, count: 2 }]
+    );
+    says(&mut world, 0, Message::Open { blob: blob(0) });
+    assert!(world.requests.len() > 1);
+}
+
+#[test]
+fn a_flood_of_offences_is_the_end() {
+    let mut world = fetching(1);
+    for _ in 0..100 {
+        says(&mut world, 0, Message::Bitfield { blob: blob(0), have: Bitfield::full(7) });
+    }
+    assert!(world.core.peer_reports()[0].banned);
+    says(&mut world, 0, Message::Bitfield { blob: blob(0), have: Bitfield::full(100) });
+    assert!(world.requests.is_empty());
+}
+
+#[test]
+fn interest_in_an_unknown_blob_is_remembered() {
+    let mut core = Core::new(1);
+    core.peer_up(Time(0), peer(1), PeerHint::default());
+    core.message(Time(0), peer(1), &Message::Interested { blob: blob(0) });
+    assert!(drain(&mut core).is_empty());
+    core.seed(Time(1), &grid(0, 100), &Bitfield::full(100));
+    let have = Message::Bitfield { blob: blob(0), have: Bitfield::full(100) };
+    assert!(drain(&mut core).contains(&Output::Send { to: peer(1), message: have }));
+}
