@@ -30,12 +30,12 @@ demo: build assets ## boot bare machines from each other, live (FIRMWARE=bios|ue
 
 check: setup ## formatting and lints
 	cargo fmt --all -- --check
-	cargo clippy --workspace --all-targets --release -- -D warnings
+	cargo clippy --workspace --all-targets --profile ci -- -D warnings
 
-test: setup check build assets ## all tests: core, simulation, loopback, namespaces, virtual machines
+test: setup check assets ## all tests: core, simulation, loopback, namespaces, virtual machines
 	@tests/run.sh
 
-soak: build assets ## what takes longer than a test run: every firmware against every root, long simulations
+soak: setup assets ## what takes longer than a test run: every firmware against every root, long simulations
 	@tests/run.sh --soak
 
 bench: build ## measure, as ratios within one run

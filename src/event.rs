@@ -5,6 +5,7 @@
 
 use std::io::Write;
 use std::net::Ipv4Addr;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -256,7 +257,8 @@ impl Events {
     /// # Errors
     /// If it cannot be opened.
     pub fn add_file(&self, path: &Path) -> anyhow::Result<()> {
-        let file = std::fs::File::options().create(true).append(true).open(path);
+        // A terminal given here must not become the process's own: its hang-up would end the node.
+        let file = std::fs::File::options().create(true).append(true).custom_flags(nix::libc::O_NOCTTY).open(path);
         self.add_sink(Box::new(file.with_context(|| format!("cannot write events to {}", path.display()))?));
         Ok(())
     }

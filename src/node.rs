@@ -194,6 +194,9 @@ impl Node {
         let socket = control::socket_path(&config.state);
         let control = if takes_over { control::bind_fresh(&socket)? } else { control::bind(&socket)? };
         let store = open_store(&config, takes_over)?;
+        if !config.volatile {
+            check_store(&store, &config).await?;
+        }
         let settings = stored_settings(&store, &config)?;
         ensure!(
             config.release.is_some() || store.head(RELEASE_HEAD)?.is_some() || !config.first_peers.is_empty(),
@@ -381,7 +384,15 @@ impl Node {
         };
         let entered = nix::unistd::chdir(root).and_then(|()| nix::unistd::chroot(".")).and_then(|()| nix::unistd::chdir("/"));
         match entered {
-            Ok(()) => self.events.emit(Event::Entered { root: root.to_owned() }),
+            Ok(()) => {
+                self.events.emit(Event::Entered { root: root.to_owned() });
+                // PID 1 carries no events any more.
+                if let Some(path) = &self.view.config().events
+                    && let Err(error) = self.events.add_file(path)
+                {
+                    tracing::warn!("{error:#}");
+                }
+            }
             Err(error) => tracing::error!(%error, root, "cannot enter the new root"),
         }
     }
@@ -473,6 +484,21 @@ async fn hold(join: Join, config: NodeConfig, takes_over: bool, booting: mpsc::S
 fn open_store(config: &NodeConfig, takes_over: bool) -> anyhow::Result<Store> {
     let lock = if takes_over { LockMode::Wait(LOCK_PATIENCE) } else { LockMode::Fail };
     Ok(Store::open(&config.store, StoreOptions { durable: !config.volatile, lock })?)
+}
+
+/// Hashes what the store holds: what is damaged is fetched from peers, and without any it is an error now, not when a machine
+/// waits for it.
+async fn check_store(store: &Store, config: &NodeConfig) -> anyhow::Result<()> {
+    let checked = store.clone();
+    let report = tokio::task::spawn_blocking(move || checked.verify(&|_| ())).await??;
+    let damage: Vec<_> = report.damaged.iter().map(ToString::to_string).collect();
+    ensure!(
+        report.is_clean() || !config.first_peers.is_empty(),
+        "the store in {} is damaged and there is no --peer to repair it from; building the image again repairs it too: {}",
+        config.store.display(),
+        if damage.is_empty() { "signed objects are damaged".to_owned() } else { damage.join("; ") },
+    );
+    Ok(())
 }
 
 fn stored_settings(store: &Store, config: &NodeConfig) -> anyhow::Result<Option<Settings>> {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bootfabric::lab::assets::{Assets, RootKind};
 use bootfabric::lab::cluster::{Boot, Cluster, HostNode, Options, STEP_DEADLINE};
+use bootfabric::lab::scenario;
 use netlab::pcap::DhcpKind;
 use netlab::wait_until;
 
@@ -72,5 +73,23 @@ fn a_dead_responders_clients_are_answered_by_the_other() -> anyhow::Result<()> {
         let servers: Vec<_> = trace.dhcp_of(client.mac()).filter_map(|message| message.server_id()).collect();
         assert!(servers.iter().all(|server| *server == two.node.address), "{servers:?}");
     }
+    Ok(())
+}
+
+#[test]
+fn a_damaged_store_is_said_at_the_start() -> anyhow::Result<()> {
+    let Some(cluster) = cluster("rotten")? else { return Ok(()) };
+    let home = cluster.make_home("origin")?;
+    let blobs = std::fs::read_dir(home.join("store/blobs"))?.collect::<Result<Vec<_>, _>>()?;
+    for blob in blobs {
+        scenario::damage(&blob.path())?;
+    }
+    let host = cluster.lab().host("origin", cluster.switch())?;
+    let mut up = host.command(env!("CARGO_BIN_EXE_bootfabric"));
+    up.args(["up", "--interface", host.interface(), "--fabric"]).arg(&home).arg("--state").arg(home.join("state"));
+    let output = up.output()?;
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text.contains("damaged") && text.contains("--peer"), "{text}");
     Ok(())
 }

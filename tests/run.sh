@@ -11,7 +11,7 @@ if [ "$(id -u)" != 0 ]; then
     exit 1
 fi
 if cargo nextest --version >/dev/null 2>&1; then
-    exec cargo nextest run --release --workspace ${soak:+--run-ignored all}
+    exec cargo nextest run --cargo-profile ci --workspace ${soak:+--run-ignored all}
 fi
 # One at a time: each virtual machine wants a core.
-exec cargo test --release --workspace -- --test-threads=1 ${soak:+--include-ignored}
+exec cargo test --profile ci --workspace -- --test-threads=1 ${soak:+--include-ignored}

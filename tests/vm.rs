@@ -66,3 +66,23 @@ fn damaged_chunks_are_found_out() -> anyhow::Result<()> {
     machine.booted(cluster.root())?;
     Ok(())
 }
+
+/// A machine that is too small says so, with both numbers, before it downloads anything large.
+#[test]
+fn too_little_memory_is_said_before_the_download() -> anyhow::Result<()> {
+    let Some(cluster) = cluster("small", RootKind::Debian, Boot::Bios)? else { return Ok(()) };
+    let _origin = cluster.start_host("origin", cluster.make_home("origin")?, &[])?;
+    let machine = cluster.power_on_with("small", None, SMALL_MEMORY_MIB)?;
+    let Event::PhaseFailed { phase, error, remedy } = machine.wait_for("phase-failed")? else {
+        anyhow::bail!("another event");
+    };
+    assert_eq!(phase, "memory");
+    let numbers = error.split_whitespace().filter(|word| word.parse::<u64>().is_ok()).count();
+    assert!(numbers >= 2 && error.contains("MiB") && remedy.contains("memory"), "{error} / {remedy}");
+    let fetched = machine.events().all().iter().any(|event| event.is("progress") && event.text("role") == Some("root"));
+    assert!(!fetched, "the root was being fetched");
+    Ok(())
+}
+
+/// Enough for kernel and first stage, not for a Debian.
+const SMALL_MEMORY_MIB: u32 = 256;

@@ -41,11 +41,15 @@ struct DemoArgs {
     /// Directory to keep consoles, events and captures in
     #[arg(long, value_name = "DIR")]
     keep: Option<PathBuf>,
+    /// Run here, without a parent that cleans up
+    #[arg(long, hide = true)]
+    inner: bool,
 }
 
 pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     match args.command {
-        Command::Demo(demo) => run_demo(demo),
+        Command::Demo(demo) if demo.inner => run_demo(demo),
+        Command::Demo(_) => run_guarded(),
         Command::Check { json } => check(json),
         Command::Sweep => {
             let swept = netlab::sweep_stale()?;
@@ -63,6 +67,25 @@ fn check(json: bool) -> anyhow::Result<()> {
         print_line(&item.to_string())?;
     }
     if missing.is_empty() { print_line("nothing is missing") } else { bail!("the lab cannot run here yet") }
+}
+
+/// Runs the demo in a child, so that what it leaves when it is interrupted can be cleaned up.
+fn run_guarded() -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
+    let ended = runtime.block_on(async {
+        let program = std::env::current_exe().context("cannot find this program's own file")?;
+        let mut interrupt = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt())?;
+        let mut child = tokio::process::Command::new(program).args(std::env::args_os().skip(1)).arg("--inner").spawn()?;
+        loop {
+            tokio::select! {
+                ended = child.wait() => break ended.context("cannot wait for the demo"),
+                // The terminal interrupts the child too; it ends, and what it leaves is removed here.
+                _ = interrupt.recv() => eprintln!("Interrupted: cleaning up …"),
+            }
+        }
+    })?;
+    netlab::sweep_stale().context("cannot remove what the demo left")?;
+    if ended.success() { Ok(()) } else { bail!("the demo did not succeed") }
 }
 
 fn run_demo(args: DemoArgs) -> anyhow::Result<()> {

@@ -153,11 +153,19 @@ impl Cluster {
     /// # Errors
     /// If the virtual machine does not start.
     pub fn power_on(&self, name: &str, mac: Option<Mac>) -> anyhow::Result<MachineNode> {
+        self.power_on_with(name, mac, MACHINE_MEMORY_MIB)
+    }
+
+    /// Powers a bare machine with that much memory on.
+    ///
+    /// # Errors
+    /// If the virtual machine does not start.
+    pub fn power_on_with(&self, name: &str, mac: Option<Mac>, memory_mib: u32) -> anyhow::Result<MachineNode> {
         let firmware = match self.options.boot {
             Boot::Bios => Firmware::Bios,
             Boot::Uefi => Firmware::uefi(),
         };
-        let mut spec = MachineSpec::new(name, firmware).memory_mib(MACHINE_MEMORY_MIB);
+        let mut spec = MachineSpec::new(name, firmware).memory_mib(memory_mib);
         if let Some(mac) = mac {
             spec = spec.mac(mac);
         }

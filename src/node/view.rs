@@ -17,7 +17,6 @@ use tokio::sync::watch;
 
 use super::config::NodeConfig;
 use super::status::{BlobStatus, LeaseStatus, PeerStatus, ReleaseStatus, Status};
-use crate::link::Cidr;
 
 /// A verified release and the id of the object it came in.
 #[derive(Debug)]
@@ -103,11 +102,6 @@ impl View {
         self.read().config.clone()
     }
 
-    /// Notes the address that the node took for itself.
-    pub(crate) fn set_address(&self, address: Cidr) {
-        self.write().config.address = Some(address);
-    }
-
     /// The release that bare machines are booted with.
     pub(crate) fn release(&self) -> Option<Arc<KnownRelease>> {
         self.read().current().cloned()
@@ -155,10 +149,6 @@ impl View {
 
     pub(crate) fn members(&self) -> Vec<Member> {
         self.read().members.clone()
-    }
-
-    pub(crate) fn serves_boot(&self) -> bool {
-        self.read().serves_boot
     }
 
     pub(crate) fn set_serves_boot(&self) {
