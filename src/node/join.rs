@@ -191,11 +191,8 @@ impl Join {
 
     /// Waits until there is somebody to ask.
     async fn wait_for_peer(&self) -> anyhow::Result<()> {
-        let mut members = self.swarm.watch_members();
-        let met = members.wait_for(|_| !self.swarm.peers().is_empty());
-        match tokio::time::timeout(PEER_PATIENCE, met).await {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(_)) => bail!("the swarm has ended"),
+        match tokio::time::timeout(PEER_PATIENCE, self.view.wait_peer()).await {
+            Ok(()) => Ok(()),
             Err(_) => bail!("no other node answered within {} s", PEER_PATIENCE.as_secs()),
         }
     }

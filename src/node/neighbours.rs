@@ -4,6 +4,7 @@
 //! reader that never waits for this task. One carries the exchange's messages to the swarm. One for each announcement of
 //! settings that are news, of which there are few. They end with the swarm and the exchange.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -34,6 +35,7 @@ pub(crate) fn spawn(
 }
 
 async fn carry(mut events: mpsc::Receiver<SwarmEvent>, node: Join) {
+    let mut connected = BTreeSet::new();
     while let Some(event) = events.recv().await {
         match event {
             SwarmEvent::PeerUp(peer, member, remote) => {
@@ -41,10 +43,14 @@ async fn carry(mut events: mpsc::Receiver<SwarmEvent>, node: Join) {
                 node.events.emit(Event::PeerUp { node: peer.to_string(), address: address.ip().to_string() });
                 let source = Arc::new(HttpSource::new(address));
                 node.exchange.peer_up(peer, source, PeerHint::default()).await;
+                connected.insert(peer);
+                node.view.set_peers(connected.len());
             }
             SwarmEvent::PeerDown(peer) => {
                 node.events.emit(Event::PeerDown { node: peer.to_string() });
                 node.exchange.peer_down(peer).await;
+                connected.remove(&peer);
+                node.view.set_peers(connected.len());
             }
             SwarmEvent::Exchange(peer, message) => node.exchange.incoming(peer, message).await,
             SwarmEvent::Records(records) => {

@@ -36,6 +36,8 @@ pub(crate) struct View {
     settings: watch::Sender<Option<Settings>>,
     /// A release that a peer announced, not checked in any way.
     announced: watch::Sender<Option<ObjectId>>,
+    /// How many nodes are connected.
+    peers: watch::Sender<usize>,
     /// Handles that exist once their service has started.
     services: Mutex<Services>,
 }
@@ -82,7 +84,7 @@ impl View {
             serves_boot: false,
         };
         let settings = watch::Sender::new(None);
-        Self { node, store, state: RwLock::new(state), settings, announced: watch::Sender::new(None), services: Mutex::default() }
+        Self { node, store, state: RwLock::new(state), settings, announced: watch::Sender::new(None), peers: watch::Sender::new(0), services: Mutex::default() }
     }
 
     fn read(&self) -> std::sync::RwLockReadGuard<'_, State> {
@@ -141,6 +143,18 @@ impl View {
 
     pub(crate) fn set_settings(&self, settings: Settings) {
         self.settings.send_replace(Some(settings));
+    }
+
+    /// Notes that a node was connected or lost.
+    pub(crate) fn set_peers(&self, count: usize) {
+        self.peers.send_replace(count);
+    }
+
+    /// Waits until a node is connected.
+    pub(crate) async fn wait_peer(&self) {
+        let mut changes = self.peers.subscribe();
+        // The sender lives as long as the view.
+        let _ = changes.wait_for(|count| *count > 0).await;
     }
 
     pub(crate) fn set_members(&self, members: Vec<Member>) {
