@@ -12,13 +12,13 @@
 //! | [`protocol`], [`member`], [`announce`], [`frame`], [`gossip`] | words on the wire and their checks |
 //! | [`members`], [`dial`], [`watch`], [`records`], [`outbox`], [`pace`] | cores: state machines without I/O, clock or chance |
 //! | [`behaviour`], [`streams`] | the libp2p swarm and streams over it |
-//! | [`session`], [`objects`] | the task of one peer's channel; one request for an object |
+//! | [`session`], [`objects`], [`bulk`] | the task of one peer's channel; one request for an object, for a run |
 //! | [`driver`] | the one task that owns the swarm and the cores |
 //! | [`handle`] | the outside |
 //!
 //! # Tasks and channels
-//! The driver task owns everything; it spawns one task per session (at most one per connection), and one per object
-//! served (at most [`objects::MAX_SERVING`]). Commands, frames and events travel over bounded channels. When
+//! The driver task owns everything; it spawns one task per session (at most one per connection), and one per request
+//! served (at most [`objects::MAX_REQUESTS`]). Commands, frames and events travel over bounded channels. When
 //! the given token is cancelled the driver says goodbye to all peers, waits at most a second for them to take it, aborts what is
 //! left and ends; [`SwarmHandle::stopped`] returns after the last task has.
 //!
@@ -26,11 +26,14 @@
 
 mod announce;
 mod behaviour;
+mod bulk;
 mod dial;
 mod driver;
 mod frame;
 mod gossip;
 mod handle;
+#[cfg(test)]
+mod hostile_tests;
 mod key;
 mod member;
 mod members;
@@ -51,6 +54,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use announce::{AnnounceError, AnnouncedKind, Announcement, MAX_ANNOUNCED_NAME, MAX_HEADS};
 pub use behaviour::BuildError;
+pub use bulk::{BulkReader, BulkSource, MAX_BULK, NotHeld};
 pub use handle::{PeerInfo, SendError, SwarmHandle};
 pub use key::{KeyError, MalformedKey, NodeKey};
 pub use member::{MAX_NAME, MAX_VERSION, MemberError, MemberInfo};

@@ -1,5 +1,7 @@
 //! Replicated records reach every node, whenever it joins.
 
+#![expect(clippy::panic, reason = "a step that fails is a test that fails")]
+
 mod swarm_support;
 
 use fabric::swarm::{Record, RecordError};

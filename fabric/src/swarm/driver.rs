@@ -46,6 +46,8 @@ use super::watch::Watch;
 use super::{EVENTS, SwarmEvent};
 use crate::id::NodeId;
 use bans::Bans;
+#[cfg(test)]
+pub(super) use start::multiaddr;
 pub(super) use start::start;
 
 /// Peers accepted; the next is told of others and sent away. Twice the target, because others choose us too.
@@ -111,6 +113,7 @@ struct Driver {
     session_tasks: JoinSet<(SessionId, Ended)>,
     serving_tasks: JoinSet<()>,
     serving: Arc<Semaphore>,
+    serving_bulk: Arc<Semaphore>,
     next_session: u64,
 
     members: Members,

@@ -193,7 +193,7 @@ impl Frame {
             Kind::Pull => {
                 let digests: Vec<u64> = codec::decode("pull", body)?;
                 let digests = Digests::try_from(digests).map_err(|()| FrameError::TooMany("pull"))?;
-                Self::Records(Words::Pull(digests))
+                Self::Records(Words::Pull(Box::new(digests)))
             }
             Kind::PullEnd => {
                 let (complete, digest) = codec::decode("end of pull", body)?;
@@ -253,7 +253,7 @@ mod tests {
             Frame::Neighbours([node(1), node(2)].into()),
             Frame::Announce(vec![]),
             Frame::Records(Words::Records { records: vec![record], pulled: true }),
-            Frame::Records(Words::Pull(Digests([7; 64]))),
+            Frame::Records(Words::Pull(Box::new(Digests([7; 64])))),
             Frame::Records(Words::PullEnd { complete: true, digest: 4 }),
             Frame::Records(Words::Digest(3)),
             Frame::Exchange(Message::Interested { blob: crate::id::BlobId(Hash::of(b"b")) }),

@@ -5,13 +5,14 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use bytes::Bytes;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio_util::task::TaskTracker;
 
 use super::announce::{AnnounceError, Announcement};
+use super::bulk::BulkReader;
 use super::member::{MemberError, MemberInfo};
 use super::objects::{self, FetchError, ObjectError, ObjectSource};
 use super::records::{Record, RecordError};
@@ -47,6 +48,7 @@ pub enum SendError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Purpose {
     Object,
+    Bulk,
 }
 
 /// What the driver is asked for.
@@ -96,6 +98,7 @@ pub(super) struct Shared {
     pub(super) members: watch::Sender<Arc<[MemberInfo]>>,
     pub(super) listening: Vec<SocketAddr>,
     pub(super) objects: Arc<dyn ObjectSource>,
+    pub(super) bulk: OnceLock<Arc<dyn BulkReader>>,
     pub(super) fetching: Semaphore,
     pub(super) tasks: TaskTracker,
 }
@@ -166,23 +169,37 @@ impl SwarmHandle {
             return Ok(object);
         }
         let _permit = self.shared.fetching.acquire().await.map_err(|_| ObjectError::Closed)?;
-        let order = objects::ask_order(&id, from, self.nodes());
+        let mut order = objects::ask_order(&id, from, self.nodes());
         if order.is_empty() {
             return Err(ObjectError::NoPeers(id));
         }
-        for node in &order {
-            match self.object_from(*node, &id).await? {
-                Ok(object) => return Ok(object),
-                Err(error) => {
-                    tracing::debug!(?node, %id, %error, "a peer did not give an object");
-                    if error.is_offence() {
-                        let why = "it answered falsely when asked for an object";
-                        let _ = self.commands.send(Command::Offence { node: *node, why }).await;
+        let asked = order.len();
+        for round in 0..objects::ROUNDS {
+            if round > 0 {
+                tokio::time::sleep(objects::BETWEEN_ROUNDS).await;
+            }
+            let mut again = Vec::new();
+            for node in order {
+                match self.object_from(node, &id).await? {
+                    Ok(object) => return Ok(object),
+                    Err(error) => {
+                        tracing::debug!(?node, %id, %error, "a peer did not give an object");
+                        if error.may_pass() {
+                            again.push(node);
+                        }
+                        if error.is_offence() {
+                            let why = "it answered falsely when asked for an object";
+                            let _ = self.commands.send(Command::Offence { node, why }).await;
+                        }
                     }
                 }
             }
+            order = again;
+            if order.is_empty() {
+                break;
+            }
         }
-        Err(ObjectError::NotFound { id, asked: order.len() })
+        Err(ObjectError::NotFound { id, asked })
     }
 
     /// Changes what this node says about itself; peers hear of it at once.
@@ -231,9 +248,21 @@ impl SwarmHandle {
         let _ = self.commands.send(Command::Dial(address)).await;
     }
 
+    /// From now on answers peers that ask for runs of blobs over the swarm. Only the first reader counts.
+    pub fn serve_bulk(&self, reader: Arc<dyn BulkReader>) {
+        if self.shared.bulk.set(reader).is_err() {
+            tracing::debug!("runs are served already");
+        }
+    }
+
     /// Returns when the swarm has shut down and its last task has ended.
     pub async fn stopped(&self) {
         self.shared.tasks.wait().await;
+    }
+
+    /// Opens a stream to a peer; `None` if it is none.
+    pub(super) async fn open(&self, to: NodeId, purpose: Purpose) -> Option<Opened> {
+        self.ask(|reply| Command::Open { to, purpose, reply }).await
     }
 
     async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Option<T> {
@@ -244,8 +273,7 @@ impl SwarmHandle {
 
     async fn object_from(&self, to: NodeId, id: &ObjectId) -> Result<Result<Bytes, FetchError>, ObjectError> {
         let broken = || FetchError::Io(std::io::ErrorKind::NotConnected.into());
-        let open = |reply| Command::Open { to, purpose: Purpose::Object, reply };
-        let Some(opened) = self.ask(open).await else {
+        let Some(opened) = self.open(to, Purpose::Object).await else {
             return if self.commands.is_closed() { Err(ObjectError::Closed) } else { Ok(Err(broken())) };
         };
         match tokio::time::timeout(objects::OPEN, opened).await {

@@ -2,7 +2,7 @@
 //!
 //! One short stream per request: the asker sends the 32 bytes of the hash, the holder answers with one byte of status
 //! and, if it has the object, its length (32 bit, big endian) and its bytes. The asker checks the hash. Everything has a
-//! deadline; who answers slowly or falsely is left for another peer.
+//! deadline; who answers slowly or falsely is left for another peer, who is busy is asked again a moment later.
 
 use std::io;
 use std::sync::Arc;
@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use crate::id::{Hash, NodeId, ObjectId};
@@ -18,6 +19,14 @@ use crate::id::{Hash, NodeId, ObjectId};
 pub const MAX_OBJECT: usize = 8 * 1024 * 1024;
 /// Objects served at once; each may take [`MAX_OBJECT`] bytes of memory.
 pub(crate) const MAX_SERVING: usize = 8;
+/// Requests read or waiting at once; further ones are refused.
+pub(crate) const MAX_REQUESTS: usize = 64;
+/// How long a request waits for its turn; the asker waits longer.
+const TURN: Duration = Duration::from_secs(3);
+/// How often peers that are busy or fail are asked.
+pub(crate) const ROUNDS: usize = 4;
+/// Pause between rounds.
+pub(crate) const BETWEEN_ROUNDS: Duration = Duration::from_millis(300);
 /// Objects fetched at once, for the same reason.
 pub(crate) const MAX_FETCHING: usize = 8;
 /// Time for the next byte of a request or an answer.
@@ -76,6 +85,11 @@ pub(crate) enum FetchError {
 }
 
 impl FetchError {
+    /// Whether the same peer may give it a moment later.
+    pub(crate) fn may_pass(&self) -> bool {
+        matches!(self, Self::Busy | Self::Slow | Self::Io(_))
+    }
+
     /// Whether the peer lied.
     pub(crate) fn is_offence(&self) -> bool {
         matches!(self, Self::WrongHash | Self::Protocol)
@@ -128,15 +142,17 @@ async fn read_exact(stream: &mut (impl AsyncRead + Unpin), buffer: &mut [u8]) ->
     Ok(timeout(STALL, stream.read_exact(buffer)).await.map_err(|_| FetchError::Slow)??)
 }
 
-/// Answers one request; `source` is `None` when too many are being served.
+/// Answers one request, when one of `turns` is free.
 pub(crate) async fn serve(
     mut stream: impl AsyncRead + AsyncWrite + Unpin,
-    source: Option<Arc<dyn ObjectSource>>,
+    source: Arc<dyn ObjectSource>,
+    turns: &Semaphore,
 ) -> Result<(), FetchError> {
     let mut id = [0; 32];
     read_exact(&mut stream, &mut id).await?;
+    let turn = timeout(TURN, turns.acquire()).await;
     let answer = async {
-        let Some(source) = source else { return stream.write_all(&[BUSY]).await };
+        let Ok(Ok(_turn)) = turn else { return stream.write_all(&[BUSY]).await };
         let id = ObjectId(Hash::from_bytes(id));
         let object = tokio::task::spawn_blocking(move || source.object(&id)).await.ok().flatten();
         match object.map(|object| (u32::try_from(object.len()).unwrap_or(u32::MAX), object)) {
@@ -167,9 +183,9 @@ mod tests {
 
     async fn exchange(held: One, busy: bool, ask_for: ObjectId) -> Result<Bytes, FetchError> {
         let (asker, holder) = tokio::io::duplex(1000);
-        let source = (!busy).then(|| Arc::new(held) as Arc<dyn ObjectSource>);
-        let (fetched, _) = tokio::join!(fetch(asker.compat(), &ask_for), serve(holder.compat(), source));
-        fetched
+        let turns = Semaphore::new(usize::from(!busy));
+        let serve = serve(holder.compat(), Arc::new(held), &turns);
+        tokio::join!(fetch(asker.compat(), &ask_for), serve).0
     }
 
     #[tokio::test]

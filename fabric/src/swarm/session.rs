@@ -55,7 +55,8 @@ pub(crate) struct Link {
     wake: Notify,
     finishing: AtomicBool,
     started: Instant,
-    heard_millis: AtomicU64,
+    /// Since `started`. Fine enough that an answer never seems older than its question.
+    heard_nanos: AtomicU64,
     /// The reader waits for us, not for the peer.
     blocked: AtomicBool,
     cancel: CancellationToken,
@@ -68,7 +69,7 @@ impl Link {
             wake: Notify::new(),
             finishing: AtomicBool::new(false),
             started: now,
-            heard_millis: AtomicU64::new(0),
+            heard_nanos: AtomicU64::new(0),
             blocked: AtomicBool::new(false),
             cancel: CancellationToken::new(),
         }
@@ -98,7 +99,7 @@ impl Link {
         if self.blocked.load(Ordering::Relaxed) {
             return now;
         }
-        self.started + Duration::from_millis(self.heard_millis.load(Ordering::Relaxed))
+        self.started + Duration::from_nanos(self.heard_nanos.load(Ordering::Relaxed))
     }
 
     fn push(&self, push: impl FnOnce(&mut Outbox) -> Result<(), TooSlow>) -> Result<(), TooSlow> {
@@ -111,8 +112,8 @@ impl Link {
     }
 
     fn note_heard(&self) {
-        let millis = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.heard_millis.store(millis, Ordering::Relaxed);
+        let nanos = u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.heard_nanos.store(nanos, Ordering::Relaxed);
     }
 
     /// What waits, up to about [`COALESCE`] bytes.
@@ -123,7 +124,7 @@ impl Link {
             match outbox.pop() {
                 Some(Outgoing::Frame(frame)) => batch.extend_from_slice(&frame),
                 Some(Outgoing::Exchange(message)) => {
-                    batch.extend_from_slice(&Frame::Exchange(message).encode()?)
+                    batch.extend_from_slice(&Frame::Exchange(message).encode()?);
                 }
                 None => break,
             }
@@ -254,7 +255,7 @@ impl Session {
             }
             match Frame::decode(&frame)? {
                 None => {
-                    tracing::debug!(node = ?self.node, kind = frame.first(), "frame of an unknown kind skipped")
+                    tracing::debug!(node = ?self.node, kind = frame.first(), "frame of an unknown kind skipped");
                 }
                 Some(Frame::Goodbye(why)) => return Err(Ended::Goodbye(why)),
                 Some(frame) => {
@@ -336,4 +337,32 @@ async fn read_frame(reader: &mut (impl AsyncRead + Unpin), max: usize) -> Result
         return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
     }
     Ok(Some(frame))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_never_seems_older_than_its_question() {
+        let link = Link::new(Instant::now());
+        for _ in 0..10_000 {
+            let asked = Instant::now();
+            link.note_heard();
+            assert!(link.heard(asked) >= asked);
+        }
+    }
+
+    #[tokio::test]
+    async fn frames_are_read_whole_and_bounded() {
+        let mut bytes: &[u8] = &[0, 0, 0, 2, 7, 8, 0, 0, 0, 9, 1];
+        assert_eq!(read_frame(&mut bytes, 10).await.unwrap(), Some(vec![7, 8]));
+        assert!(matches!(read_frame(&mut bytes, 10).await, Err(Ended::Io(_))));
+        let mut bytes: &[u8] = &[0, 0, 0, 11];
+        assert!(matches!(
+            read_frame(&mut bytes, 10).await,
+            Err(Ended::Frame(FrameError::Length { len: 11, .. }))
+        ));
+        assert!(matches!(read_frame(&mut &[][..], 10).await, Ok(None)));
+    }
 }

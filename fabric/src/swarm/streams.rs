@@ -152,7 +152,7 @@ impl ConnectionHandler for Handler {
     type OutboundOpenInfo = oneshot::Sender<Result<Stream, OpenError>>;
 
     fn listen_protocol(&self) -> SubstreamProtocol<OneOf> {
-        SubstreamProtocol::new(OneOf(self.accepted.clone()), ())
+        SubstreamProtocol::new(OneOf(self.accepted.to_vec()), ())
     }
 
     fn poll(
@@ -163,7 +163,7 @@ impl ConnectionHandler for Handler {
             return Poll::Ready(ConnectionHandlerEvent::NotifyBehaviour(stream));
         }
         if let Some(Open { protocol, reply }) = self.opens.pop_front() {
-            let protocol = SubstreamProtocol::new(OneOf([protocol].into()), reply);
+            let protocol = SubstreamProtocol::new(OneOf(vec![protocol]), reply);
             return Poll::Ready(ConnectionHandlerEvent::OutboundSubstreamRequest { protocol });
         }
         Poll::Pending
@@ -205,14 +205,14 @@ impl ConnectionHandler for Handler {
 }
 
 /// Agrees on one of some protocols and hands over the bare stream.
-pub(crate) struct OneOf(Arc<[StreamProtocol]>);
+pub(crate) struct OneOf(Vec<StreamProtocol>);
 
 impl UpgradeInfo for OneOf {
     type Info = StreamProtocol;
     type InfoIter = std::vec::IntoIter<StreamProtocol>;
 
     fn protocol_info(&self) -> Self::InfoIter {
-        self.0.to_vec().into_iter()
+        self.0.clone().into_iter()
     }
 }
 

@@ -20,6 +20,7 @@ impl Driver {
                 if let Some((peer, connection)) = self.connection_of(to) {
                     let protocol = match purpose {
                         Purpose::Object => self.names.object.clone(),
+                        Purpose::Bulk => self.names.bulk.clone(),
                     };
                     let opened = self.swarm.behaviour_mut().streams.open(peer, connection, protocol);
                     let _ = reply.send(opened);

@@ -12,6 +12,7 @@ use libp2p::{PeerId, gossipsub, identify, mdns};
 use super::start::{multiaddr, socket_addr};
 use super::{Connection, Driver, SessionState};
 use crate::swarm::behaviour::BehaviourEvent;
+use crate::swarm::bulk;
 use crate::swarm::dial::Source;
 use crate::swarm::frame::Hello;
 use crate::swarm::key::node_id;
@@ -58,7 +59,7 @@ impl Driver {
                 }
             }
             Libp2pEvent::NewListenAddr { listener_id, address } => {
-                self.listeners.push((listener_id, address))
+                self.listeners.push((listener_id, address));
             }
             Libp2pEvent::ExpiredListenAddr { listener_id, address } => {
                 self.listeners.retain(|listener| *listener != (listener_id, address.clone()));
@@ -119,19 +120,38 @@ impl Driver {
             if known.session.is_none() && known.dialled.is_none() {
                 self.start_session(connection, Origin::Accepted(stream), now);
             }
-        } else if protocol == self.names.object {
-            let permit = self.serving.clone().try_acquire_owned().ok();
-            let source = permit.is_some().then(|| self.shared.objects.clone());
-            if source.is_none() && self.serving_tasks.len() >= 2 * objects::MAX_SERVING {
-                return; // Dropping the stream resets it; the asker tries another peer.
+        } else if self.is_peer(connection) && self.serving_tasks.len() < objects::MAX_REQUESTS {
+            if protocol == self.names.object {
+                self.serve_object(stream);
+            } else if protocol == self.names.bulk {
+                self.serve_bulk(stream);
             }
-            self.serving_tasks.spawn(async move {
-                let _permit = permit;
-                if let Err(error) = objects::serve(stream, source).await {
-                    tracing::debug!(%error, "an object was not taken");
-                }
-            });
         }
+        // Any other stream is reset by dropping it: who has not greeted us gets nothing.
+    }
+
+    fn is_peer(&self, connection: ConnectionId) -> bool {
+        let node = self.connections.get(&connection).map(|known| known.node);
+        node.and_then(|node| self.peers.get(&node)).is_some_and(|peer| peer.connection == connection)
+    }
+
+    fn serve_object(&mut self, stream: libp2p::Stream) {
+        let (source, turns) = (self.shared.objects.clone(), self.serving.clone());
+        self.serving_tasks.spawn(async move {
+            if let Err(error) = objects::serve(stream, source, &turns).await {
+                tracing::debug!(%error, "an object was not taken");
+            }
+        });
+    }
+
+    fn serve_bulk(&mut self, stream: libp2p::Stream) {
+        let Some(reader) = self.shared.bulk.get().cloned() else { return };
+        let turns = self.serving_bulk.clone();
+        self.serving_tasks.spawn(async move {
+            if let Err(error) = bulk::serve(stream, reader, &turns).await {
+                tracing::debug!(%error, "a run was not taken");
+            }
+        });
     }
 
     fn start_session(&mut self, connection: ConnectionId, origin: Origin, now: Instant) {

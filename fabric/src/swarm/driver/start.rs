@@ -18,6 +18,7 @@ use super::bans::Bans;
 use super::{Driver, FRAMES, Me};
 use crate::swarm::announce::Heads;
 use crate::swarm::behaviour::{self, BuildError};
+use crate::swarm::bulk::MAX_SERVING_BULK;
 use crate::swarm::dial::{DialPolicy, MAX_FIRST_PEERS, Source, TARGET_DEGREE};
 use crate::swarm::gossip;
 use crate::swarm::handle::{COMMANDS, Shared, SwarmHandle};
@@ -34,7 +35,7 @@ use crate::swarm::{EVENTS, StartError, SwarmConfig, SwarmEvent};
 const LISTENING: Duration = Duration::from_secs(5);
 
 /// A libp2p address for TCP.
-pub(super) fn multiaddr(at: SocketAddr) -> Multiaddr {
+pub(in crate::swarm) fn multiaddr(at: SocketAddr) -> Multiaddr {
     Multiaddr::from(at.ip()).with(Protocol::Tcp(at.port()))
 }
 
@@ -83,6 +84,7 @@ pub(in crate::swarm) async fn start(
         members: watch::Sender::new([me.clone()].into()),
         listening,
         objects,
+        bulk: std::sync::OnceLock::new(),
         fetching: Semaphore::new(MAX_FETCHING),
         tasks: tasks.clone(),
     });
@@ -110,6 +112,7 @@ pub(in crate::swarm) async fn start(
         session_tasks: JoinSet::new(),
         serving_tasks: JoinSet::new(),
         serving: Arc::new(Semaphore::new(MAX_SERVING)),
+        serving_bulk: Arc::new(Semaphore::new(MAX_SERVING_BULK)),
         next_session: 0,
         members: Members::new(node),
         dial,

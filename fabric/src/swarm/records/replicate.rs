@@ -43,7 +43,7 @@ pub(crate) enum Words {
         pulled: bool,
     },
     /// "Send me what differs from this."
-    Pull(Digests),
+    Pull(Box<Digests>),
     /// "That was all", and what the sender's table amounts to.
     PullEnd {
         /// Whether all that differed was sent.
@@ -187,7 +187,7 @@ impl Replica {
                 neighbour.pulled = Some(neighbour.digest);
                 neighbour.last_pull = Some(now);
             }
-            actions.push(Action::Send(vec![node], Words::Pull(self.table.digests())));
+            actions.push(Action::Send(vec![node], Words::Pull(Box::new(self.table.digests()))));
         }
         if self.expire_at.is_none_or(|at| at <= now) {
             self.table.expire(now);

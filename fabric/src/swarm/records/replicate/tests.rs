@@ -206,7 +206,7 @@ fn a_pull_is_answered_within_bounds_and_not_again_at_once() {
         put(&mut replica, key);
     }
     replica.peer_up(node(1), 0);
-    let answer = replica.hear(node(1), Words::Pull(Digests([0; BUCKETS])), now);
+    let answer = replica.hear(node(1), Words::Pull(Box::new(Digests([0; BUCKETS]))), now);
     let len: usize = answer
         .iter()
         .map(|action| match action {
@@ -220,7 +220,7 @@ fn a_pull_is_answered_within_bounds_and_not_again_at_once() {
         .sum();
     assert!(len > MAX_ANSWER_LEN / 2 && len <= MAX_ANSWER_LEN);
     assert!(matches!(answer.last(), Some(Action::Send(_, Words::PullEnd { complete: false, .. }))));
-    assert_eq!(replica.hear(node(1), Words::Pull(Digests([0; BUCKETS])), now), []);
+    assert_eq!(replica.hear(node(1), Words::Pull(Box::new(Digests([0; BUCKETS]))), now), []);
 }
 
 #[derive(Debug, Clone)]
