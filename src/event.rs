@@ -258,7 +258,8 @@ impl Events {
     /// If it cannot be opened.
     pub fn add_file(&self, path: &Path) -> anyhow::Result<()> {
         // A terminal given here must not become the process's own: its hang-up would end the node.
-        let file = std::fs::File::options().create(true).append(true).custom_flags(nix::libc::O_NOCTTY).open(path);
+        let file =
+            std::fs::File::options().create(true).append(true).custom_flags(nix::libc::O_NOCTTY).open(path);
         self.add_sink(Box::new(file.with_context(|| format!("cannot write events to {}", path.display()))?));
         Ok(())
     }

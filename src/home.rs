@@ -89,7 +89,10 @@ impl Home {
         if self.keys().path().is_dir() {
             return Ok(());
         }
-        bail!("there is no fabric in {}: make one with `bootfabric init`, or name another with --fabric DIR", self.0.display())
+        bail!(
+            "there is no fabric in {}: make one with `bootfabric init`, or name another with --fabric DIR",
+            self.0.display()
+        )
     }
 
     /// Makes a new fabric here: keys, store, signed settings.

@@ -46,7 +46,10 @@ impl std::str::FromStr for Cidr {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let error = || LinkError::Cidr(text.chars().take(60).collect());
         let (address, prefix) = text.split_once('/').ok_or_else(error)?;
-        let cidr = Self { address: address.parse().map_err(|_| error())?, prefix: prefix.parse().map_err(|_| error())? };
+        let cidr = Self {
+            address: address.parse().map_err(|_| error())?,
+            prefix: prefix.parse().map_err(|_| error())?,
+        };
         if cidr.prefix <= 32 { Ok(cidr) } else { Err(error()) }
     }
 }
@@ -73,13 +76,15 @@ impl From<Cidr> for String {
 /// [`LinkError::Unknown`], which lists what there is.
 pub fn hardware_address(interface: &str) -> Result<String, LinkError> {
     let entries: Vec<_> = getifaddrs().map_err(LinkError::Addresses)?.collect();
-    let found = entries.iter().filter(|entry| entry.interface_name == interface).find_map(|entry| {
-        entry.address.as_ref()?.as_link_addr()?.addr()
-    });
+    let found = entries
+        .iter()
+        .filter(|entry| entry.interface_name == interface)
+        .find_map(|entry| entry.address.as_ref()?.as_link_addr()?.addr());
     if let Some(bytes) = found {
         return Ok(bytes.map(|byte| format!("{byte:02x}")).join(":"));
     }
-    let mut known: Vec<_> = entries.into_iter().map(|entry| entry.interface_name).filter(|name| name != "lo").collect();
+    let mut known: Vec<_> =
+        entries.into_iter().map(|entry| entry.interface_name).filter(|name| name != "lo").collect();
     known.sort();
     known.dedup();
     Err(LinkError::Unknown { name: interface.chars().take(40).collect(), known: known.join(", ") })
@@ -104,7 +109,8 @@ pub fn by_hardware_address(mac: &str) -> Result<Option<String>, LinkError> {
 /// [`LinkError::Addresses`] if the system does not say.
 pub fn ipv4(interface: &str) -> Result<Option<Cidr>, LinkError> {
     for entry in getifaddrs().map_err(LinkError::Addresses)? {
-        let address = entry.address.as_ref().and_then(|address| address.as_sockaddr_in()).map(|address| address.ip());
+        let address =
+            entry.address.as_ref().and_then(|address| address.as_sockaddr_in()).map(|address| address.ip());
         let mask = entry.netmask.as_ref().and_then(|mask| mask.as_sockaddr_in()).map(|mask| mask.ip());
         if entry.interface_name == interface
             && let (Some(address), Some(mask)) = (address, mask)

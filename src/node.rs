@@ -43,9 +43,7 @@ use fabric::codec;
 use fabric::exchange::{Exchange, ExchangeConfig};
 use fabric::id::ObjectId;
 use fabric::store::{LockMode, Store, StoreOptions};
-use fabric::swarm::{
-    FabricTag, MemberInfo, NodeKey, ObjectSource, Swarm, SwarmConfig, SwarmHandle,
-};
+use fabric::swarm::{FabricTag, MemberInfo, NodeKey, ObjectSource, Swarm, SwarmConfig, SwarmHandle};
 use fabric::trust::{Settings, SignedSettings};
 use pxe::dhcp::driver::DhcpHandle;
 use pxe::dhcp::{ClientKey, LeaseRecord, Mode};
@@ -119,7 +117,13 @@ async fn begin(start: Start) -> anyhow::Result<Beginning> {
             let state = &config.state;
             std::fs::create_dir_all(state).with_context(|| format!("cannot make {}", state.display()))?;
             let key = NodeKey::load_or_create(&state.join(KEY_FILE))?;
-            return Ok(Beginning { config, key, leases: vec![], sockets: Sockets::default(), takes_over: false });
+            return Ok(Beginning {
+                config,
+                key,
+                leases: vec![],
+                sockets: Sockets::default(),
+                takes_over: false,
+            });
         }
         Start::TakeOver(state) => state,
     };
@@ -131,8 +135,10 @@ async fn begin(start: Start) -> anyhow::Result<Beginning> {
         // The agent before is gone already: its files are here.
         Err(error) => {
             tracing::warn!("{error:#}; going on from the files in {}", state.display());
-            let text = std::fs::read(state.join(CONFIG_FILE)).context("nothing to take over, and no configuration")?;
-            let config: NodeConfig = serde_json::from_slice(&text).context("the configuration is of another version")?;
+            let text = std::fs::read(state.join(CONFIG_FILE))
+                .context("nothing to take over, and no configuration")?;
+            let config: NodeConfig =
+                serde_json::from_slice(&text).context("the configuration is of another version")?;
             (config, NodeKey::load_or_create(&state.join(KEY_FILE))?, vec![], Sockets::default())
         }
     };
@@ -208,14 +214,17 @@ impl Node {
             sockets.bind_boot(&config)?;
         }
         if config.address.is_none() {
-            let settings = settings.as_ref().context("no settings in the store: make a fabric with `bootfabric init`")?;
+            let settings = settings
+                .as_ref()
+                .context("no settings in the store: make a fabric with `bootfabric init`")?;
             let address = own_address::take(&config.interface, settings).await?;
             events.emit(Event::AddressTaken { address: address.address });
             config.address = Some(address);
         }
         let address = config.address.context("the node has no address")?.address;
         let http_port = config.http_port.or(settings.as_ref().map(|known| known.http_port)).unwrap_or(80);
-        let swarm_port = config.swarm_port.or(settings.as_ref().map(|known| known.swarm_port)).unwrap_or(7744);
+        let swarm_port =
+            config.swarm_port.or(settings.as_ref().map(|known| known.swarm_port)).unwrap_or(7744);
         write_config(&config)?;
 
         let view = Arc::new(View::new(key.node_id(), store.clone(), config.clone()));
@@ -321,7 +330,8 @@ impl Node {
         let tftp = services::start_tftp(&mut self.sockets, interface, files, &self.events, stop)?;
         self.tftp = Some(tftp);
         if config.dhcp == DhcpMode::Full {
-            let own = mac_bytes(&config.mac).context("the interface's hardware address is not an Ethernet one")?;
+            let own =
+                mac_bytes(&config.mac).context("the interface's hardware address is not an Ethernet one")?;
             let dhcp = boot::Dhcp {
                 interface,
                 mode: Mode::Full,
@@ -382,7 +392,9 @@ impl Node {
             tracing::warn!(line, "PID 1 says something unknown");
             return;
         };
-        let entered = nix::unistd::chdir(root).and_then(|()| nix::unistd::chroot(".")).and_then(|()| nix::unistd::chdir("/"));
+        let entered = nix::unistd::chdir(root)
+            .and_then(|()| nix::unistd::chroot("."))
+            .and_then(|()| nix::unistd::chdir("/"));
         match entered {
             Ok(()) => {
                 self.events.emit(Event::Entered { root: root.to_owned() });
@@ -476,7 +488,8 @@ async fn hold(join: Join, config: NodeConfig, takes_over: bool, booting: mpsc::S
     }
     join.root(&release.release).await;
     if takes_over {
-        let fetched = join.exchange.report().await.map_or(0, |report| report.peers.iter().map(|peer| peer.bytes).sum());
+        let fetched =
+            join.exchange.report().await.map_or(0, |report| report.peers.iter().map(|peer| peer.bytes).sum());
         join.events.emit(Event::TookOver { fetched });
     }
 }

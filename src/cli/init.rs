@@ -52,7 +52,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     }
     let trust_root = home.init(&settings)?;
     if args.json {
-        return print_json(&serde_json::json!({ "fabric": home.path(), "trust_root": trust_root, "settings": settings }));
+        return print_json(
+            &serde_json::json!({ "fabric": home.path(), "trust_root": trust_root, "settings": settings }),
+        );
     }
     print_line(&format!("fabric `{}` made in {}", settings.name, home.path().display()))?;
     print_line(&format!("trust root  {trust_root}"))?;

@@ -71,11 +71,15 @@ fn check(json: bool) -> anyhow::Result<()> {
 
 /// Runs the demo in a child, so that what it leaves when it is interrupted can be cleaned up.
 fn run_guarded() -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
     let ended = runtime.block_on(async {
         let program = std::env::current_exe().context("cannot find this program's own file")?;
         let mut interrupt = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt())?;
-        let mut child = tokio::process::Command::new(program).args(std::env::args_os().skip(1)).arg("--inner").spawn()?;
+        let mut child =
+            tokio::process::Command::new(program).args(std::env::args_os().skip(1)).arg("--inner").spawn()?;
         loop {
             tokio::select! {
                 ended = child.wait() => break ended.context("cannot wait for the demo"),
@@ -91,7 +95,10 @@ fn run_guarded() -> anyhow::Result<()> {
 fn run_demo(args: DemoArgs) -> anyhow::Result<()> {
     if let Err(missing) = netlab::check() {
         let missing: Vec<_> = missing.iter().map(ToString::to_string).collect();
-        bail!("the lab cannot run here yet; `make setup` installs what is missing:\n  {}", missing.join("\n  "));
+        bail!(
+            "the lab cannot run here yet; `make setup` installs what is missing:\n  {}",
+            missing.join("\n  ")
+        );
     }
     let program = std::env::current_exe().context("cannot find this program's own file")?;
     let assets = Assets::find(&program)?;

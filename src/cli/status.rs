@@ -41,7 +41,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     if args.json {
         return print_line(line.trim_end());
     }
-    let status: Status = serde_json::from_str(&line).context("the node is of another version than this command")?;
+    let status: Status =
+        serde_json::from_str(&line).context("the node is of another version than this command")?;
     for line in lines(&status) {
         print_line(&line)?;
     }
@@ -79,7 +80,12 @@ fn lines(status: &Status) -> Vec<String> {
     for peer in &status.peers {
         let sent = human_bytes(peer.fetched);
         let boots = if peer.serves_boot { "boots others" } else { "joining" };
-        lines.push(format!("  {:<16} {:<15} {}  {boots}, sent us {sent}", peer.name, peer.address, peer.node.0.short()));
+        lines.push(format!(
+            "  {:<16} {:<15} {}  {boots}, sent us {sent}",
+            peer.name,
+            peer.address,
+            peer.node.0.short()
+        ));
     }
     lines.push(format!("\nblobs ({})", status.blobs.len()));
     for blob in &status.blobs {

@@ -52,7 +52,8 @@ impl Assets {
     /// # Errors
     /// If there are none: the message says how to make them.
     pub fn find(program: &Path) -> anyhow::Result<Self> {
-        let directory = std::env::var_os("BOOTFABRIC_ASSETS").map_or_else(|| "target/assets".into(), PathBuf::from);
+        let directory =
+            std::env::var_os("BOOTFABRIC_ASSETS").map_or_else(|| "target/assets".into(), PathBuf::from);
         let directory = std::path::absolute(directory)?;
         ensure!(directory.is_dir(), "{} is missing: `make assets` makes it", directory.display());
         Ok(Self { directory, program: program.to_owned() })
@@ -99,7 +100,8 @@ impl Assets {
         // Homes of other programs are of no use any more.
         for old in std::fs::read_dir(&homes)?.flatten() {
             if old.file_name().to_string_lossy().starts_with(&format!("{}-", kind.name())) {
-                std::fs::remove_dir_all(old.path()).with_context(|| format!("cannot remove {}", old.path().display()))?;
+                std::fs::remove_dir_all(old.path())
+                    .with_context(|| format!("cannot remove {}", old.path().display()))?;
             }
         }
         let fresh = homes.join(format!("{}-new", kind.name()));
@@ -116,7 +118,8 @@ impl Assets {
     fn fingerprint(&self, root: &Path) -> anyhow::Result<String> {
         let mut hasher = blake3::Hasher::new();
         for path in [self.program.as_path(), root] {
-            let file = std::fs::File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
+            let file =
+                std::fs::File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
             hasher.update_reader(file).with_context(|| format!("cannot read {}", path.display()))?;
         }
         hasher.update(LAB_CMDLINE.as_bytes());
@@ -124,10 +127,10 @@ impl Assets {
     }
 }
 
-/// Kernel arguments of lab images: the console on the first serial port, events on the second, and no waiting for the
-/// mitigations of processors that an emulator does not have.
-const LAB_CMDLINE: &str =
-    "console=ttyS0 mitigations=off net.ifnames=0 systemd.show_status=1 bootfabric.events=/dev/ttyS1";
+/// Kernel arguments of lab images: the console on the first serial port, events on the second, systemd's words in the
+/// kernel's log (its own lines on the console end where a login prompt begins), and no mitigations for processors that an
+/// emulator does not have.
+const LAB_CMDLINE: &str = "console=ttyS0 mitigations=off net.ifnames=0 systemd.log_target=kmsg printk.devkmsg=on bootfabric.events=/dev/ttyS1";
 
 fn run(command: &mut Command) -> anyhow::Result<()> {
     let output = command.output().with_context(|| format!("cannot run {:?}", command.get_program()))?;

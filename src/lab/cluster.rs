@@ -10,7 +10,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use netlab::{Capture, EventLog, Firmware, Host, Lab, LabOptions, Mac, Machine, MachineSpec, Process, Switch};
+use netlab::{
+    Capture, EventLog, Firmware, Host, Lab, LabOptions, Mac, Machine, MachineSpec, Process, Switch,
+};
 
 use super::assets::{Assets, RootKind};
 use crate::event::{Event, Source};
@@ -160,7 +162,12 @@ impl Cluster {
     ///
     /// # Errors
     /// If the virtual machine does not start.
-    pub fn power_on_with(&self, name: &str, mac: Option<Mac>, memory_mib: u32) -> anyhow::Result<MachineNode> {
+    pub fn power_on_with(
+        &self,
+        name: &str,
+        mac: Option<Mac>,
+        memory_mib: u32,
+    ) -> anyhow::Result<MachineNode> {
         let firmware = match self.options.boot {
             Boot::Bios => Firmware::Bios,
             Boot::Uefi => Firmware::uefi(),
@@ -180,7 +187,12 @@ impl HostNode {
     /// # Errors
     /// If it does not answer.
     pub fn status(&self) -> anyhow::Result<Status> {
-        let output = self.host.command(&self.program).args(["status", "--json", "--state"]).arg(&self.state).output()?;
+        let output = self
+            .host
+            .command(&self.program)
+            .args(["status", "--json", "--state"])
+            .arg(&self.state)
+            .output()?;
         ensure!(output.status.success(), "no status: {}", String::from_utf8_lossy(&output.stderr));
         serde_json::from_slice(&output.stdout).context("the status cannot be read")
     }
@@ -231,7 +243,11 @@ impl MachineNode {
     pub fn booted(&self, root: RootKind) -> anyhow::Result<String> {
         let hash = match self.wait_for("root-hashed")? {
             Event::RootHashed { computed, expected, matches } => {
-                ensure!(matches && computed == expected, "{}: the device hashes to {computed}, not {expected}", self.name);
+                ensure!(
+                    matches && computed == expected,
+                    "{}: the device hashes to {computed}, not {expected}",
+                    self.name
+                );
                 computed
             }
             other => anyhow::bail!("unexpected {other:?}"),
@@ -261,7 +277,8 @@ fn started(events: &EventLog) -> anyhow::Result<Started> {
 /// # Errors
 /// If it is none: names and fields are an interface, so that is a defect.
 pub fn parse(event: &Arc<netlab::Event>) -> anyhow::Result<Event> {
-    serde_json::from_value(event.value.clone()).with_context(|| format!("not an event of this program: {}", event.value))
+    serde_json::from_value(event.value.clone())
+        .with_context(|| format!("not an event of this program: {}", event.value))
 }
 
 /// Bytes of `sources` by address.

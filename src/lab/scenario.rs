@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
 use fabric::id::Hash;
-use netlab::{LinkShape, Mac, wait_until};
 use fabric::trust::Settings;
+use netlab::{LinkShape, Mac, wait_until};
 use pxe::dhcp::rank::rank;
 use pxe::dhcp::{ClientKey, MemberId};
 
@@ -77,7 +77,13 @@ pub fn relay(cluster: &Cluster, report: Report<'_>) -> anyhow::Result<(Survivor,
 }
 
 /// Boots a machine that can have everything only from `from`.
-fn hop(cluster: &Cluster, name: &str, from: &Started, hash: &str, report: Report<'_>) -> anyhow::Result<Survivor> {
+fn hop(
+    cluster: &Cluster,
+    name: &str,
+    from: &Started,
+    hash: &str,
+    report: Report<'_>,
+) -> anyhow::Result<Survivor> {
     let machine = cluster.power_on(name, None)?;
     let node = machine.started()?;
     let sources = by_address(&machine.complete("root")?);
@@ -112,9 +118,14 @@ fn serve_while_fetching(
     };
     let event = a.events().wait_for("A served a kernel", STEP_DEADLINE, served)?;
     let bytes = event.number("bytes").context("no byte count")?;
-    let held_back = a.events().all().iter().all(|event| !(event.is("blob-complete") && event.text("role") == Some("root")));
+    let held_back = a
+        .events()
+        .all()
+        .iter()
+        .all(|event| !(event.is("blob-complete") && event.text("role") == Some("root")));
     ensure!(held_back, "A's root was complete before the early machine had its kernel");
-    let client: Ipv4Addr = event.text("client").and_then(|text| text.split(':').next()?.parse().ok()).context("no client")?;
+    let client: Ipv4Addr =
+        event.text("client").and_then(|text| text.split(':').next()?.parse().ok()).context("no client")?;
     let crossed = wait_until("the kernel in the capture", STEP_DEADLINE, || {
         crossed(cluster, a_node.address, client).ok().filter(|crossed| *crossed >= bytes)
     })?;
@@ -141,7 +152,11 @@ pub fn shared(cluster: &Cluster, one: &Survivor, other: &Survivor, report: Repor
     ensure!(shares.0 >= LEAST_SHARE && shares.1 >= LEAST_SHARE, "D took {} % and {} %", shares.0, shares.1);
     ensure!(d.booted(cluster.root())? == one.root_hash, "D runs another root");
     d.machine.kill()?;
-    check(report, "D booted from two machines at once", format!("{} % and {} % of its root", shares.0, shares.1));
+    check(
+        report,
+        "D booted from two machines at once",
+        format!("{} % and {} % of its root", shares.0, shares.1),
+    );
     Ok(())
 }
 
@@ -149,7 +164,12 @@ pub fn shared(cluster: &Cluster, one: &Survivor, other: &Survivor, report: Repor
 ///
 /// # Errors
 /// If it does not boot, or the death came too late to matter.
-pub fn bereft(cluster: &Cluster, dying: Survivor, staying: &Survivor, report: Report<'_>) -> anyhow::Result<()> {
+pub fn bereft(
+    cluster: &Cluster,
+    dying: Survivor,
+    staying: &Survivor,
+    report: Report<'_>,
+) -> anyhow::Result<()> {
     // Slow enough that the middle of the download can be hit.
     for survivor in [&dying, staying] {
         survivor.machine.machine.port().shape(LinkShape::rate(40_000_000))?;
@@ -163,7 +183,10 @@ pub fn bereft(cluster: &Cluster, dying: Survivor, staying: &Survivor, report: Re
     let event = d.events().wait_for("a part of the root", super::cluster::BOOT_DEADLINE, halfway)?;
     let at = event.number("bytes").unwrap_or(0);
     dying.machine.machine.kill()?;
-    ensure!(event.number("total").is_some_and(|total| at < total), "the root was complete before the seeder died");
+    ensure!(
+        event.number("total").is_some_and(|total| at < total),
+        "the root was complete before the seeder died"
+    );
     staying.machine.machine.port().unshape()?;
     ensure!(d.booted(cluster.root())? == staying.root_hash, "D runs another root");
     d.machine.kill()?;

@@ -84,28 +84,40 @@ impl Shown {
             });
         }
         match serde_json::from_value(event.value.clone()).ok()? {
-            Event::AddressTaken { address } => Some(format!("nobody here: takes address {address} for itself")),
-            Event::NodeStarted { node, address, .. } => Some(format!("is a node: {address}, {}", node.get(..10)?)),
+            Event::AddressTaken { address } => {
+                Some(format!("nobody here: takes address {address} for itself"))
+            }
+            Event::NodeStarted { node, address, .. } => {
+                Some(format!("is a node: {address}, {}", node.get(..10)?))
+            }
             Event::Dhcp { mac, class, stage, address: Some(address) } if stage == "ack" => {
                 Some(format!("DHCP: {mac} ({class}) gets {address}"))
             }
-            Event::FileServed { service, name, client, bytes, status, .. } if bytes > 0 && !name.starts_with("blob/") => {
+            Event::FileServed { service, name, client, bytes, status, .. }
+                if bytes > 0 && !name.starts_with("blob/") =>
+            {
                 let name = name.rsplit('/').next().unwrap_or_default().to_owned();
                 Some(format!("{service}: {name} to {client}, {} ({status})", human_bytes(bytes)))
             }
             Event::ReleaseVerified { name, version, generation, .. } => {
                 Some(format!("signature of {name} {version}, generation {generation}: good"))
             }
-            Event::BootBlobsHeld { bytes } => Some(format!("holds the boot blobs ({}): BOOTS OTHERS NOW", human_bytes(bytes))),
+            Event::BootBlobsHeld { bytes } => {
+                Some(format!("holds the boot blobs ({}): BOOTS OTHERS NOW", human_bytes(bytes)))
+            }
             Event::Progress { role, bytes, total, peers } if role == "root" => {
                 self.progress(&event.node, &role, bytes, total, peers)
             }
             Event::BlobComplete { role, bytes, sources, .. } if role == "root" => {
-                let from: Vec<_> =
-                    sources.iter().map(|source| format!("{} from {}", human_bytes(source.bytes), source.address)).collect();
+                let from: Vec<_> = sources
+                    .iter()
+                    .map(|source| format!("{} from {}", human_bytes(source.bytes), source.address))
+                    .collect();
                 Some(format!("root complete, {}: {}", human_bytes(bytes), from.join(", ")))
             }
-            Event::BadChunk { address, chunk, .. } => Some(format!("BAD CHUNK {chunk} from {address}: dropped")),
+            Event::BadChunk { address, chunk, .. } => {
+                Some(format!("BAD CHUNK {chunk} from {address}: dropped"))
+            }
             Event::RootMounted { mode, .. } => Some(format!("root mounted ({mode})")),
             Event::RootHashed { computed, matches, .. } => {
                 let verdict = if matches { "is the release's" } else { "IS NOT THE RELEASE'S" };

@@ -53,7 +53,11 @@ pub(crate) struct Dhcp<'a> {
 
 impl Dhcp<'_> {
     /// Starts the service; it knows the leases that the swarm knows already.
-    pub(crate) async fn start(self, sockets: &mut Sockets, stop: &CancellationToken) -> anyhow::Result<Arc<DhcpHandle>> {
+    pub(crate) async fn start(
+        self,
+        sockets: &mut Sockets,
+        stop: &CancellationToken,
+    ) -> anyhow::Result<Arc<DhcpHandle>> {
         let mut config = Config::new(self.address, self.own, subnet(self.settings)?);
         config.mode = self.mode;
         config.http_port = self.http_port;
@@ -107,7 +111,8 @@ pub(crate) fn leases(records: &[Record]) -> Vec<LeaseRecord> {
 async fn replicate(mut replication: Replication, swarm: SwarmHandle) {
     while let Some(records) = replication.recv().await {
         for lease in records {
-            let (Ok(key), Ok(value)) = (codec::encode(LEASE, &lease.holder), codec::encode(LEASE, &lease)) else {
+            let (Ok(key), Ok(value)) = (codec::encode(LEASE, &lease.holder), codec::encode(LEASE, &lease))
+            else {
                 continue;
             };
             if let Err(error) = swarm.put_record(LEASES, key, lease.counter, value).await {

@@ -120,8 +120,15 @@ pub(crate) async fn answer(stream: &mut UnixStream, value: &impl Serialize) -> s
 }
 
 /// Sends `legacy` and its sockets to a successor; `sockets` are in the order of `legacy.sockets`.
-pub(crate) async fn bequeath(mut stream: UnixStream, legacy: &Legacy, sockets: &[OwnedFd]) -> anyhow::Result<()> {
-    ensure!(sockets.len() == legacy.sockets.len() && sockets.len() <= MAX_SOCKETS, "sockets and roles differ in number");
+pub(crate) async fn bequeath(
+    mut stream: UnixStream,
+    legacy: &Legacy,
+    sockets: &[OwnedFd],
+) -> anyhow::Result<()> {
+    ensure!(
+        sockets.len() == legacy.sockets.len() && sockets.len() <= MAX_SOCKETS,
+        "sockets and roles differ in number"
+    );
     answer(&mut stream, legacy).await.context("the successor went away")?;
     let fds: Vec<RawFd> = sockets.iter().map(AsRawFd::as_raw_fd).collect();
     stream.writable().await?;
@@ -149,13 +156,19 @@ pub(crate) async fn inherit(path: &Path) -> anyhow::Result<(Legacy, Vec<(SocketR
             Err(error) => return Err(error).context("the running node did not answer"),
         }
     }
-    let legacy: Legacy = serde_json::from_slice(&line).context("the running node's answer is of another version")?;
+    let legacy: Legacy =
+        serde_json::from_slice(&line).context("the running node's answer is of another version")?;
     let stream = reader.into_inner();
     let sockets = stream
         .async_io(tokio::io::Interest::READABLE, || receive_sockets(stream.as_raw_fd()).map_err(Into::into))
         .await
         .context("the running node did not pass its sockets")?;
-    ensure!(sockets.len() == legacy.sockets.len(), "the running node passed {} sockets, not {}", sockets.len(), legacy.sockets.len());
+    ensure!(
+        sockets.len() == legacy.sockets.len(),
+        "the running node passed {} sockets, not {}",
+        sockets.len(),
+        legacy.sockets.len()
+    );
     Ok((legacy.clone(), legacy.sockets.into_iter().zip(sockets).collect()))
 }
 
@@ -178,7 +191,10 @@ fn receive_sockets(from: RawFd) -> nix::Result<Vec<OwnedFd>> {
 /// Sends `request` to the node behind `path`.
 pub(crate) async fn ask(path: &Path, request: &Request) -> anyhow::Result<UnixStream> {
     let mut stream = UnixStream::connect(path).await.with_context(|| {
-        format!("no node answers at {}: start one with `bootfabric up`, or name its directory with --state", path.display())
+        format!(
+            "no node answers at {}: start one with `bootfabric up`, or name its directory with --state",
+            path.display()
+        )
     })?;
     answer(&mut stream, request).await.context("the node went away")?;
     Ok(stream)

@@ -14,7 +14,7 @@ use fabric::content::{BlobIndex, BlobRef};
 use fabric::exchange::{ExchangeEvent, ExchangeHandle, Priority};
 use fabric::id::{BlobId, NodeId, ObjectId};
 use fabric::store::{Blob, Store};
-use fabric::swarm::{AnnouncedKind, Announcement, SwarmHandle};
+use fabric::swarm::{AnnouncedKind, Announcement, ObjectError, SwarmHandle};
 use fabric::trust::{Release, Settings, SignedRelease, SignedSettings, TrustRoot};
 use tokio::sync::broadcast;
 
@@ -119,7 +119,12 @@ impl Join {
         self.until_done(&role, remedy, || self.try_blob(reference, &role, priority)).await
     }
 
-    async fn try_blob(&self, reference: &BlobRef, role: &str, priority: Priority) -> anyhow::Result<Arc<Blob>> {
+    async fn try_blob(
+        &self,
+        reference: &BlobRef,
+        role: &str,
+        priority: Priority,
+    ) -> anyhow::Result<Arc<Blob>> {
         if let Some(blob) = self.store.blob(&reference.blob).filter(|blob| blob.is_complete()) {
             return Ok(blob);
         }
@@ -144,13 +149,20 @@ impl Join {
         let bytes = reference.size;
         self.events.emit(Event::Progress { role: role.to_owned(), bytes, total: bytes, peers: 0 });
         let sources = self.sources(tally.end());
-        self.events.emit(Event::BlobComplete { role: role.to_owned(), blob: reference.blob.to_string(), bytes, sources });
+        self.events.emit(Event::BlobComplete {
+            role: role.to_owned(),
+            blob: reference.blob.to_string(),
+            bytes,
+            sources,
+        });
         Ok(blob)
     }
 
     fn sources(&self, tally: BTreeMap<NodeId, u64>) -> Vec<Source> {
         let members = self.view.members();
-        let address = |node: NodeId| members.iter().find(|member| member.info.node == node).map(|member| member.info.address);
+        let address = |node: NodeId| {
+            members.iter().find(|member| member.info.node == node).map(|member| member.info.address)
+        };
         let source = |(node, bytes): (NodeId, u64)| Source {
             node: node.to_string(),
             address: address(node).map(|address| address.to_string()).unwrap_or_default(),
@@ -183,8 +195,14 @@ impl Join {
         if let Some(bytes) = self.store.object(&id) {
             return Ok(bytes);
         }
-        self.wait_for_peer().await?;
-        let bytes = self.swarm.object(id, None).await.with_context(|| format!("cannot get object {id}"))?;
+        let bytes = loop {
+            self.wait_for_peer().await?;
+            match self.swarm.object(id, None).await {
+                // Two nodes that dial each other at once drop one connection: the other is there in a moment.
+                Err(ObjectError::NoPeers(_)) => tokio::time::sleep(FIRST_PAUSE).await,
+                other => break other.with_context(|| format!("cannot get object {id}"))?,
+            }
+        };
         self.store.put_object(&bytes)?;
         Ok(bytes)
     }

@@ -18,11 +18,7 @@ use super::view::Member;
 use crate::event::Event;
 
 /// Starts carrying.
-pub(crate) fn spawn(
-    events: mpsc::Receiver<SwarmEvent>,
-    mut messages: mpsc::Receiver<Outgoing>,
-    node: &Join,
-) {
+pub(crate) fn spawn(events: mpsc::Receiver<SwarmEvent>, mut messages: mpsc::Receiver<Outgoing>, node: &Join) {
     tokio::spawn(carry(events, node.clone()));
     tokio::spawn(tell_bad_chunks(node.clone()));
     let swarm = node.swarm.clone();
@@ -77,9 +73,14 @@ async fn carry(mut events: mpsc::Receiver<SwarmEvent>, node: Join) {
             SwarmEvent::Incompatible { peer, address, why } => {
                 let reason = match why {
                     Incompatibility::OtherFabric(_) => "it belongs to another fabric on the same switch",
-                    Incompatibility::OtherProtocol(_) => "its program version speaks another protocol: upgrade the older one",
+                    Incompatibility::OtherProtocol(_) => {
+                        "its program version speaks another protocol: upgrade the older one"
+                    }
                 };
-                node.events.emit(Event::Incompatible { peer: format!("{peer} at {address}"), reason: reason.into() });
+                node.events.emit(Event::Incompatible {
+                    peer: format!("{peer} at {address}"),
+                    reason: reason.into(),
+                });
             }
         }
     }

@@ -42,6 +42,7 @@ pub(crate) async fn take(interface: &str, settings: &Settings) -> anyhow::Result
 
 fn set(interface: &str, index: LinkIndex, address: Ipv4Addr, prefix: u8) -> anyhow::Result<Cidr> {
     let cidr = Cidr { address, prefix };
-    netlink::add_address(index, Address { ip: address, prefix }).with_context(|| format!("cannot give {cidr} to {interface}"))?;
+    netlink::add_address(index, Address { ip: address, prefix })
+        .with_context(|| format!("cannot give {cidr} to {interface}"))?;
     Ok(cidr)
 }

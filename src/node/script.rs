@@ -43,7 +43,8 @@ impl Script<'_> {
         for round in 0.. {
             let pause = (1u32 << round) + jitter;
             for (n, peer) in peers.iter().enumerate() {
-                let next = if n + 1 < peers.len() { format!("r{round}p{}", n + 1) } else { format!("r{round}end") };
+                let next =
+                    if n + 1 < peers.len() { format!("r{round}p{}", n + 1) } else { format!("r{round}end") };
                 let _ = writeln!(text, ":r{round}p{n}\nset base http://{peer}/boot/{}", self.release);
                 let _ = writeln!(text, "set next {next}\ngoto load");
             }
@@ -155,7 +156,10 @@ mod tests {
         let line = text.lines().find(|line| line.starts_with("kernel ")).unwrap();
         assert!(line.len() < 1024);
         assert!(line.contains("bootfabric.address=10.77.0.30/24"));
-        assert!(line.contains("bootfabric.peers=10.77.0.1,10.77.0.2,10.77.0.3,10.77.0.4,10.77.0.5 "), "{line}");
+        assert!(
+            line.contains("bootfabric.peers=10.77.0.1,10.77.0.2,10.77.0.3,10.77.0.4,10.77.0.5 "),
+            "{line}"
+        );
         assert!(text.lines().nth(1).unwrap().ends_with("debian 12boot"));
     }
 }

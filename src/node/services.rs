@@ -138,7 +138,9 @@ impl EventSink for Served {
     }
 
     fn record(&self, event: ServiceEvent) {
-        let ServiceEvent::Finished(Finished { transfer, status, bytes, micros, outcome }) = event else { return };
+        let ServiceEvent::Finished(Finished { transfer, status, bytes, micros, outcome }) = event else {
+            return;
+        };
         // Runs of blobs go to peers by the hundred: they are counted, not told one by one.
         if transfer.name.starts_with("blob/") || transfer.name == "status" {
             return;

@@ -75,8 +75,7 @@ struct Services {
 
 impl View {
     pub(crate) fn new(node: NodeId, store: Store, config: NodeConfig) -> Self {
-        let state =
-            State {
+        let state = State {
             config,
             current: None,
             releases: BTreeMap::new(),
@@ -84,7 +83,15 @@ impl View {
             serves_boot: false,
         };
         let settings = watch::Sender::new(None);
-        Self { node, store, state: RwLock::new(state), settings, announced: watch::Sender::new(None), peers: watch::Sender::new(0), services: Mutex::default() }
+        Self {
+            node,
+            store,
+            state: RwLock::new(state),
+            settings,
+            announced: watch::Sender::new(None),
+            peers: watch::Sender::new(0),
+            services: Mutex::default(),
+        }
     }
 
     fn read(&self) -> std::sync::RwLockReadGuard<'_, State> {
@@ -230,7 +237,10 @@ impl View {
             fetched: fetched.get(&member.info.node).copied().unwrap_or(0),
         });
         let blobs = self.store.blobs().into_iter().map(|info| BlobStatus {
-            role: release.and_then(|known| role(&known.release, info.reference.blob)).unwrap_or("other").to_owned(),
+            role: release
+                .and_then(|known| role(&known.release, info.reference.blob))
+                .unwrap_or("other")
+                .to_owned(),
             blob: info.reference.blob.0,
             size: info.reference.size,
             held: info.held_bytes,
