@@ -32,7 +32,15 @@ fn a_fabric_is_made_once_and_never_overwritten() {
 fn a_pool_outside_of_its_subnet_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let home = dir.path().join("fabric");
-    let args = ["init", "--subnet", "10.1.0.0/24", "--pool", "10.2.0.1-10.2.0.9", "--fabric", home.to_str().unwrap()];
+    let args = [
+        "init",
+        "--subnet",
+        "10.1.0.0/24",
+        "--pool",
+        "10.2.0.1-10.2.0.9",
+        "--fabric",
+        home.to_str().unwrap(),
+    ];
     assert!(errors(&bootfabric(&args)).contains("pool"));
     assert!(!home.join("keys").exists(), "nothing is half done");
 }
@@ -70,7 +78,11 @@ fn without_an_image_the_next_step_is_told() {
     let home = lab.directory().join("home");
     init(&home);
     let mut command = host.command(env!("CARGO_BIN_EXE_bootfabric"));
-    command.args(["up", "--interface", "eth0", "--fabric"]).arg(&home).arg("--state").arg(lab.directory().join("state"));
+    command
+        .args(["up", "--interface", "eth0", "--fabric"])
+        .arg(&home)
+        .arg("--state")
+        .arg(lab.directory().join("state"));
     assert!(errors(&command.output().unwrap()).contains("bootfabric image build"));
 }
 
@@ -86,7 +98,9 @@ fn a_port_in_use_is_told_with_its_owner() {
     init(&home);
     let mut command = host.command(env!("CARGO_BIN_EXE_bootfabric"));
     // A peer instead of an image: the ports are looked at before anything else is waited for.
-    command.args(["up", "--interface", "eth0", "--peer", "10.77.0.250", "--address", "10.77.0.1/22", "--fabric"]).arg(&home);
+    command
+        .args(["up", "--interface", "eth0", "--peer", "10.77.0.250", "--address", "10.77.0.1/22", "--fabric"])
+        .arg(&home);
     command.arg("--state").arg(lab.directory().join("state"));
     let text = host
         .run_in(|| {
@@ -94,7 +108,10 @@ fn a_port_in_use_is_told_with_its_owner() {
             errors(&command.output().unwrap())
         })
         .unwrap();
-    assert!(text.contains("67") && text.contains("in use") && text.contains(&std::process::id().to_string()), "{text}");
+    assert!(
+        text.contains("67") && text.contains("in use") && text.contains(&std::process::id().to_string()),
+        "{text}"
+    );
 }
 
 #[test]

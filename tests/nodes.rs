@@ -26,7 +26,9 @@ fn two_nodes(cluster: &Cluster) -> anyhow::Result<(HostNode, HostNode)> {
     let peer = one.node.address.to_string();
     let two = cluster.start_host("two", cluster.make_home("two")?, &["--peer", &peer])?;
     wait_until("both nodes see each other", STEP_DEADLINE, || {
-        let sees = |node: &HostNode| node.status().is_ok_and(|status| status.peers.iter().any(|peer| peer.serves_boot));
+        let sees = |node: &HostNode| {
+            node.status().is_ok_and(|status| status.peers.iter().any(|peer| peer.serves_boot))
+        };
         (sees(&one) && sees(&two)).then_some(())
     })?;
     Ok((one, two))
@@ -51,7 +53,9 @@ fn two_nodes_answer_a_discover_once() -> anyhow::Result<()> {
         assert_eq!((count(DhcpKind::Offer)?, count(DhcpKind::Ack)?), (count(DhcpKind::Discover)?, 1));
     }
     // Nobody speaks late either.
-    let offers = || cluster.capture().trace().map(|trace| trace.dhcp.iter().filter(|m| m.kind == DhcpKind::Offer).count());
+    let offers = || {
+        cluster.capture().trace().map(|trace| trace.dhcp.iter().filter(|m| m.kind == DhcpKind::Offer).count())
+    };
     let before = offers()?;
     let late = wait_until("a late offer", SILENCE, || offers().ok().filter(|now| *now != before));
     assert!(late.is_err(), "a standby answered late");
@@ -86,7 +90,10 @@ fn a_damaged_store_is_said_at_the_start() -> anyhow::Result<()> {
     }
     let host = cluster.lab().host("origin", cluster.switch())?;
     let mut up = host.command(env!("CARGO_BIN_EXE_bootfabric"));
-    up.args(["up", "--interface", host.interface(), "--fabric"]).arg(&home).arg("--state").arg(home.join("state"));
+    up.args(["up", "--interface", host.interface(), "--fabric"])
+        .arg(&home)
+        .arg("--state")
+        .arg(home.join("state"));
     let output = up.output()?;
     let text = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1));

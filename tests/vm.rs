@@ -79,7 +79,8 @@ fn too_little_memory_is_said_before_the_download() -> anyhow::Result<()> {
     assert_eq!(phase, "memory");
     let numbers = error.split_whitespace().filter(|word| word.parse::<u64>().is_ok()).count();
     assert!(numbers >= 2 && error.contains("MiB") && remedy.contains("memory"), "{error} / {remedy}");
-    let fetched = machine.events().all().iter().any(|event| event.is("progress") && event.text("role") == Some("root"));
+    let fetched =
+        machine.events().all().iter().any(|event| event.is("progress") && event.text("role") == Some("root"));
     assert!(!fetched, "the root was being fetched");
     Ok(())
 }
