@@ -26,6 +26,7 @@ impl Transport for Http {
         (Arc::new(HttpSource::with_timeouts(server.address(), impatient())), Box::new(server))
     }
 
+    #[expect(clippy::unwrap_used, reason = "without a port there is nothing to test")]
     async fn nobody(&self) -> Arc<dyn ChunkSource> {
         // A port that was free a moment ago.
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

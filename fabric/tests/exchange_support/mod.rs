@@ -1,6 +1,12 @@
 //! Nodes in one process: a store, its exchange, an HTTP server over the store, and wires that carry messages between them.
 
 #![allow(dead_code, unreachable_pub, reason = "each test file uses a part of it")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of tests fail like tests"
+)]
 
 pub mod conformance;
 pub mod server;

@@ -130,7 +130,7 @@ async fn serve(mut stream: TcpStream, store: Store, behaviour: Behaviour) -> std
             Behaviour::Silent => std::future::pending().await,
             Behaviour::Stuck => {
                 stream.write_all(head.as_bytes()).await?;
-                std::future::pending().await
+                std::future::pending::<()>().await;
             }
             Behaviour::Trickle => {
                 stream.write_all(head.as_bytes()).await?;
