@@ -68,14 +68,24 @@ impl Core {
     pub(super) fn schedule(&mut self, now: Time) {
         self.seen = self.seen.max(now);
         let fetches: Vec<BlobId> = self.fetches.values().copied().collect();
+        let mut reserved = BTreeSet::new();
         for id in fetches {
-            self.fill(now, id);
+            self.fill(now, id, &reserved);
             self.race(now, id);
+            self.reserve(id, &mut reserved);
         }
     }
 
+    /// Keeps the neighbours that have more for this fetch from being asked for what is less urgent: their queues are short, and
+    /// would be full of it when there is room again.
+    fn reserve(&self, id: BlobId, reserved: &mut BTreeSet<Slot>) {
+        let Some(blob) = self.blobs.get(&id) else { return };
+        let more = |view: &View| !view.exhausted && !view.governed && view.have.count() > 0;
+        reserved.extend(blob.views.iter().filter(|(_, view)| more(view)).map(|(&slot, _)| slot));
+    }
+
     /// Asks until every neighbour has enough to do or nothing that could be asked.
-    fn fill(&mut self, now: Time, id: BlobId) {
+    fn fill(&mut self, now: Time, id: BlobId, reserved: &BTreeSet<Slot>) {
         let Some(blob) = self.blobs.get_mut(&id) else { return };
         if self.in_flight == 0
             && blob.fetch.as_ref().is_some_and(|fetch| now.since(fetch.progress) >= STARVING)
@@ -96,8 +106,12 @@ impl Core {
             rate: self.rate.per_second().unwrap_or(0),
             givers: u32::try_from(givers).unwrap_or(u32::MAX),
         };
-        let mut turns: BTreeSet<Turn> =
-            blob.views.keys().filter_map(|&slot| self.turn(now, blob, slot, &work)).collect();
+        let mut turns: BTreeSet<Turn> = blob
+            .views
+            .keys()
+            .filter(|slot| !reserved.contains(slot))
+            .filter_map(|&slot| self.turn(now, blob, slot, &work))
+            .collect();
         while self.in_flight < MAX_IN_FLIGHT {
             if self.in_flight >= budget && turns.first().is_none_or(|turn| !turn.offered) {
                 break;

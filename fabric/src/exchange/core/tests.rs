@@ -257,3 +257,31 @@ fn interest_in_an_unknown_blob_is_remembered() {
     let have = Message::Bitfield { blob: blob(0), have: Bitfield::full(100) };
     assert!(drain(&mut core).contains(&Output::Send { to: peer(1), message: have }));
 }
+
+#[test]
+fn what_is_urgent_does_not_wait_for_what_is_not() {
+    let mut world = World::new();
+    let wanted = [(0, Priority::Root), (1, Priority::Boot)];
+    world.step(Step::Up(0));
+    for (number, priority) in wanted {
+        world.core.fetch(world.now, &grid(number, 1000), &Bitfield::empty(1000), priority, Order::Rarest);
+    }
+    for (number, _) in wanted {
+        let have = Bitfield::full(1000);
+        world.core.message(world.now, peer(0), &Message::Bitfield { blob: blob(number), have });
+    }
+    let mut early = 0;
+    while !world.core.complete(&blob(1)) {
+        for output in drain(&mut world.core) {
+            if let Output::Request { id, peer, blob, run, .. } = output {
+                world.requests.insert(id, (peer, blob, run));
+            }
+        }
+        let (id, (_, from, run)) = world.requests.pop_first().expect("something is under way");
+        early += u32::from(from == blob(0)) * run.count;
+        world.now = world.now.after(1000);
+        world.core.stored(world.now, from, run);
+        world.core.finished(world.now, id, Ok(()));
+    }
+    assert!(early < 200, "{early} chunks of the root came before the boot blob was complete");
+}
