@@ -3,6 +3,7 @@
 use std::net::Ipv4Addr;
 
 use nix::ifaddrs::getifaddrs;
+use nix::sys::socket::SockaddrIn;
 use serde::{Deserialize, Serialize};
 
 /// An IPv4 address with the length of its subnet prefix.
@@ -109,9 +110,8 @@ pub fn by_hardware_address(mac: &str) -> Result<Option<String>, LinkError> {
 /// [`LinkError::Addresses`] if the system does not say.
 pub fn ipv4(interface: &str) -> Result<Option<Cidr>, LinkError> {
     for entry in getifaddrs().map_err(LinkError::Addresses)? {
-        let address =
-            entry.address.as_ref().and_then(|address| address.as_sockaddr_in()).map(|address| address.ip());
-        let mask = entry.netmask.as_ref().and_then(|mask| mask.as_sockaddr_in()).map(|mask| mask.ip());
+        let address = entry.address.as_ref().and_then(|address| address.as_sockaddr_in()).map(SockaddrIn::ip);
+        let mask = entry.netmask.as_ref().and_then(|mask| mask.as_sockaddr_in()).map(SockaddrIn::ip);
         if entry.interface_name == interface
             && let (Some(address), Some(mask)) = (address, mask)
         {

@@ -6,6 +6,8 @@ PATH=$PATH:/usr/sbin:/sbin
 
 # program or file | Debian package | what it is for
 needs='
+cc                                     gcc               the linker, and the C parts of some libraries
+/usr/include/stdio.h                   libc6-dev         the same
 musl-gcc                               musl-tools        static linking: the program is also /init of the first stage
 qemu-system-x86_64                     qemu-system-x86   virtual machines
 /usr/share/OVMF/OVMF_CODE_4M.fd        ovmf              UEFI firmware
@@ -26,6 +28,7 @@ zstd                                   zstd              compressed roots
 curl                                   curl              an HTTP and TFTP client to test with
 tftp                                   tftp-hpa          a TFTP client to test with
 dhclient                               isc-dhcp-client   a DHCP client to test with
+dnsmasq                                dnsmasq-base      a DHCP and TFTP server to test the lab with
 '
 
 missing=() reasons=()

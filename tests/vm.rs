@@ -28,7 +28,7 @@ fn whole_job(name: &'static str, root: RootKind, boot: Boot) -> anyhow::Result<(
     };
     let (b, c) = scenario::relay(&cluster, &mut report)?;
     scenario::shared(&cluster, &b, &c, &mut report)?;
-    scenario::bereft(&cluster, b, &c, &mut report)?;
+    scenario::bereft(&cluster, &b, &c, &mut report)?;
     assert_eq!(seen, 9, "every expectation is checked");
     Ok(())
 }

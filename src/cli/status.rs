@@ -89,7 +89,7 @@ fn lines(status: &Status) -> Vec<String> {
     }
     lines.push(format!("\nblobs ({})", status.blobs.len()));
     for blob in &status.blobs {
-        let share = if blob.size == 0 { 100 } else { blob.held * 100 / blob.size };
+        let share = (blob.held * 100).checked_div(blob.size).unwrap_or(100);
         lines.push(format!("  {:<12} {:>9}  {share:>3} %  {}", blob.role, human_bytes(blob.size), blob.blob));
     }
     lines.push(format!("\nleases ({})", status.leases.len()));

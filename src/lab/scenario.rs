@@ -166,12 +166,12 @@ pub fn shared(cluster: &Cluster, one: &Survivor, other: &Survivor, report: Repor
 /// If it does not boot, or the death came too late to matter.
 pub fn bereft(
     cluster: &Cluster,
-    dying: Survivor,
+    dying: &Survivor,
     staying: &Survivor,
     report: Report<'_>,
 ) -> anyhow::Result<()> {
     // Slow enough that the middle of the download can be hit.
-    for survivor in [&dying, staying] {
+    for survivor in [dying, staying] {
         survivor.machine.machine.port().shape(LinkShape::rate(40_000_000))?;
     }
     let d = cluster.power_on("d2", None)?;

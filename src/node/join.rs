@@ -131,12 +131,13 @@ impl Join {
         let index = BlobIndex::decode(&self.object(reference.index).await?)?;
         ensure!(index.reference() == *reference, "the index is one of another blob");
         let fetch = self.exchange.fetch(index, priority).await?;
-        let tally = Tally::start(&self.exchange, reference.blob);
+        let mut tally = Tally::start(&self.exchange, reference.blob);
         let mut progress = fetch.progress();
         let mut pace = tokio::time::interval(PROGRESS_PACE);
         let blob = loop {
             tokio::select! {
                 done = fetch.wait() => break done?,
+                () = tally.next() => {}
                 _ = pace.tick() => {
                     let (bytes, total, peers) = {
                         let now = progress.borrow_and_update();
@@ -148,7 +149,7 @@ impl Join {
         };
         let bytes = reference.size;
         self.events.emit(Event::Progress { role: role.to_owned(), bytes, total: bytes, peers: 0 });
-        let sources = self.sources(tally.end());
+        let sources = self.sources(tally.count());
         self.events.emit(Event::BlobComplete {
             role: role.to_owned(),
             blob: reference.blob.to_string(),
@@ -158,17 +159,17 @@ impl Join {
         Ok(blob)
     }
 
-    fn sources(&self, tally: BTreeMap<NodeId, u64>) -> Vec<Source> {
+    fn sources(&self, tally: &BTreeMap<NodeId, u64>) -> Vec<Source> {
         let members = self.view.members();
         let address = |node: NodeId| {
             members.iter().find(|member| member.info.node == node).map(|member| member.info.address)
         };
-        let source = |(node, bytes): (NodeId, u64)| Source {
+        let source = |(node, bytes): (&NodeId, &u64)| Source {
             node: node.to_string(),
-            address: address(node).map(|address| address.to_string()).unwrap_or_default(),
-            bytes,
+            address: address(*node).map(|address| address.to_string()).unwrap_or_default(),
+            bytes: *bytes,
         };
-        tally.into_iter().map(source).collect()
+        tally.iter().map(source).collect()
     }
 
     /// Tells the fabric what was verified here.
@@ -237,29 +238,45 @@ impl Join {
     }
 }
 
-/// Counts who sends how much of one blob, by the exchange's events. Ends when it is dropped.
+/// Counts who sends how much of one blob, by the exchange's events, of which only the last thousand wait to be read.
 struct Tally {
     events: broadcast::Receiver<ExchangeEvent>,
     blob: BlobId,
+    bytes: BTreeMap<NodeId, u64>,
 }
 
 impl Tally {
     fn start(exchange: &ExchangeHandle, blob: BlobId) -> Self {
-        Self { events: exchange.events(), blob }
+        Self { events: exchange.events(), blob, bytes: BTreeMap::new() }
     }
 
-    /// What was sent since the start, by sender. Should more events have come than are kept, the oldest are missing.
-    fn end(mut self) -> BTreeMap<NodeId, u64> {
+    /// Counts the next event, waiting for it. Cancel safe.
+    async fn next(&mut self) {
+        match self.events.recv().await {
+            Ok(event) => self.add(&event),
+            Err(broadcast::error::RecvError::Lagged(_)) => {}
+            // The exchange has ended, and with it the fetch, which says so.
+            Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
+        }
+    }
+
+    /// The sum, with all that has happened until now.
+    fn count(&mut self) -> &BTreeMap<NodeId, u64> {
         use broadcast::error::TryRecvError;
-        let mut tally = BTreeMap::new();
         loop {
             match self.events.try_recv() {
-                Ok(ExchangeEvent::RunDone { blob, peer, bytes, .. }) if blob == self.blob => {
-                    *tally.entry(peer).or_default() += bytes;
-                }
-                Ok(_) | Err(TryRecvError::Lagged(_)) => {}
-                Err(TryRecvError::Empty | TryRecvError::Closed) => return tally,
+                Ok(event) => self.add(&event),
+                Err(TryRecvError::Lagged(_)) => {}
+                Err(TryRecvError::Empty | TryRecvError::Closed) => return &self.bytes,
             }
+        }
+    }
+
+    fn add(&mut self, event: &ExchangeEvent) {
+        if let ExchangeEvent::RunDone { blob, peer, bytes, .. } = event
+            && *blob == self.blob
+        {
+            *self.bytes.entry(*peer).or_default() += bytes;
         }
     }
 }
