@@ -22,6 +22,10 @@
 //! the given token is cancelled the driver says goodbye to all peers, waits at most a second for them to take it, aborts what is
 //! left and ends; [`SwarmHandle::stopped`] returns after the last task has.
 //!
+//! # Cost
+//! Measured with fifty nodes at rest, 38 neighbours each (`tests/swarm_rest.rs`): 1.75 kB/s per node, both directions and
+//! all headers counted; 5 MiB resident each in a development build.
+//!
 //! It never owns: blobs, chunks, who fetches what from whom (the exchange does), the meaning of records.
 
 mod announce;

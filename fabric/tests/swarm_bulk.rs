@@ -2,7 +2,6 @@
 
 #![expect(clippy::unwrap_used, reason = "a step that fails is a test that fails")]
 
-#[expect(clippy::unwrap_used, reason = "a step that fails is a test that fails")]
 mod exchange_support;
 mod swarm_support;
 

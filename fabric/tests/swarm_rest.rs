@@ -7,6 +7,7 @@ mod swarm_support;
 
 use std::time::Duration;
 
+use fabric::swarm::SwarmEvent;
 use swarm_support::{Node, nodes_around_one};
 
 const NODES: usize = 50;
@@ -38,6 +39,19 @@ async fn fifty_nodes_at_rest() {
     let start = bytes_sent();
     tokio::time::sleep(WINDOW).await;
     let sent = bytes_sent() - start;
+    let mut latencies = Vec::new();
+    for counter in 1..=50u64 {
+        let begin = std::time::Instant::now();
+        nodes[1].handle.put_record(9, vec![1], counter, vec![]).await.unwrap();
+        let is_new = |event: &SwarmEvent| matches!(event, SwarmEvent::Records(new) if new.iter().any(|r| r.counter == counter));
+        for peer in nodes[1].handle.peers() {
+            let peer = nodes.iter().find(|node| node.id() == peer.member.node).unwrap();
+            peer.until_event("the record", is_new).await;
+        }
+        latencies.push(begin.elapsed());
+    }
+    latencies.sort_unstable();
+    println!("a record reaches all neighbours: median {:?}, worst {:?}", latencies[25], latencies[49]);
     let degree: usize = nodes.iter().map(|node| node.handle.peers().len()).sum();
     let nodes_f = NODES as u64;
     println!(

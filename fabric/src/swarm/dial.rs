@@ -22,6 +22,8 @@ pub(crate) const MAX_ADDRESSES: usize = 1024;
 pub(crate) const MAX_FIRST_PEERS: usize = 64;
 /// Dials under way at once: handshakes cost about 3 ms of CPU each, on machines that are busy booting.
 const MAX_DIALING: usize = 8;
+/// Of these, dials of addresses that failed before: those of dead machines take seconds to fail again.
+const MAX_RETRYING: usize = 4;
 /// What the node with the higher id waits before it dials one it has just learned of.
 const YIELD: Duration = Duration::from_secs(1);
 /// First pause after a failed dial, doubled each time.
@@ -30,8 +32,9 @@ const BACK_OFF: Duration = Duration::from_millis(500);
 const LONGEST_BACK_OFF: Duration = Duration::from_secs(30);
 /// Pause after finding that an address belongs to another fabric, or to a program that is not ours.
 const FOREIGN_PAUSE: Duration = Duration::from_secs(600);
-/// Failures after which an address that only gossip or mDNS told of is forgotten.
-const MAX_FAILURES: u32 = 6;
+/// Failures after which an address that only gossip or mDNS told of is forgotten: a split may last a quarter of an hour
+/// and still heal by itself.
+const MAX_FAILURES: u32 = 32;
 
 /// Where an address comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -152,13 +155,17 @@ impl DialPolicy {
 
     /// The addresses to dial now; each counts as under way until its outcome is told.
     pub(crate) fn poll(&mut self, now: Instant) -> Vec<SocketAddr> {
-        let due = self.candidates().filter(|(_, address)| address.not_before <= now);
-        let (mut strangers, mut due): (Vec<_>, Vec<_>) = due.partition(|(_, address)| address.stranger);
+        let (mut wanted, mut room) = (self.wanted(), self.room());
+        let mut due: Vec<_> = self.candidates().filter(|(_, address)| address.not_before <= now).collect();
         due.sort_by_cached_key(|(at, address)| self.order(**at, address));
-        due.truncate(self.wanted());
-        strangers.append(&mut due);
-        strangers.truncate(MAX_DIALING.saturating_sub(self.dialing()));
-        let due: Vec<SocketAddr> = strangers.into_iter().map(|(at, _)| *at).collect();
+        due.retain(|(_, address)| {
+            let take = (address.stranger || wanted > 0) && room.take(address);
+            if take && !address.stranger {
+                wanted -= 1;
+            }
+            take
+        });
+        let due: Vec<SocketAddr> = due.into_iter().map(|(at, _)| *at).collect();
         for at in &due {
             if let Some(address) = self.addresses.get_mut(at) {
                 address.dialing = true;
@@ -169,14 +176,21 @@ impl DialPolicy {
 
     /// When [`poll`](Self::poll) may have more to say, if nothing else happens.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        if self.dialing() >= MAX_DIALING {
-            return None;
-        }
-        let wanted = self.wanted() > 0;
+        let (wanted, room) = (self.wanted() > 0, self.room());
+        let possible = |address: &Address| (wanted || address.stranger) && room.has(address);
         self.candidates()
-            .filter(|(_, address)| wanted || address.stranger)
+            .filter(|(_, address)| possible(address))
             .map(|(_, address)| address.not_before)
             .min()
+    }
+
+    fn room(&self) -> Room {
+        let dialing = || self.addresses.values().filter(|address| address.dialing);
+        let retrying = dialing().filter(|address| address.failures > 0).count();
+        Room {
+            any: MAX_DIALING.saturating_sub(dialing().count()),
+            retries: MAX_RETRYING.saturating_sub(retrying),
+        }
     }
 
     fn dialing(&self) -> usize {
@@ -188,20 +202,44 @@ impl DialPolicy {
     }
 
     fn candidates(&self) -> impl Iterator<Item = (&SocketAddr, &Address)> {
-        self.addresses.iter().filter(|(_, address)| {
-            !address.dialing
-                && !address.ourselves
-                && !address.node.is_some_and(|node| self.connected.contains(&node) || self.under_way(node))
+        let under_way: HashSet<NodeId> = self
+            .addresses
+            .values()
+            .filter(|address| address.dialing)
+            .filter_map(|address| address.node)
+            .collect();
+        self.addresses.iter().filter(move |(_, address)| {
+            let known = |node| self.connected.contains(&node) || under_way.contains(&node);
+            !address.dialing && !address.ourselves && !address.node.is_some_and(known)
         })
     }
 
-    fn under_way(&self, node: NodeId) -> bool {
-        self.addresses.values().any(|address| address.dialing && address.node == Some(node))
+    // Strangers, then what has not failed, then first peers, then an order of our own.
+    fn order(&self, at: SocketAddr, address: &Address) -> (bool, bool, bool, Hash) {
+        let hash = Hash::of(&[self.me.0.as_bytes().as_slice(), at.to_string().as_bytes()].concat());
+        (!address.stranger, address.failures > 0, !address.first, hash)
+    }
+}
+
+/// Dials that may begin.
+#[derive(Debug, Clone, Copy)]
+struct Room {
+    any: usize,
+    retries: usize,
+}
+
+impl Room {
+    fn has(self, address: &Address) -> bool {
+        self.any > 0 && (address.failures == 0 || self.retries > 0)
     }
 
-    // First peers before others, then an order of our own.
-    fn order(&self, at: SocketAddr, address: &Address) -> (bool, Hash) {
-        (!address.first, Hash::of(&[self.me.0.as_bytes().as_slice(), at.to_string().as_bytes()].concat()))
+    fn take(&mut self, address: &Address) -> bool {
+        let has = self.has(address);
+        if has {
+            self.any -= 1;
+            self.retries -= usize::from(address.failures > 0);
+        }
+        has
     }
 }
 
@@ -292,6 +330,26 @@ mod tests {
         policy.learn(at(3), Source::Stranger(node(3)), now);
         assert_eq!(policy.next_deadline(), Some(now));
         assert_eq!((policy.poll(now), policy.next_deadline()), (vec![at(3)], None));
+    }
+
+    #[test]
+    fn dead_addresses_leave_room_for_new_ones_and_the_deadline_agrees() {
+        let now = Instant::now();
+        let mut policy = DialPolicy::new(node(0), 32);
+        for n in 1..30 {
+            policy.learn(at(n), Source::First, now);
+        }
+        for _ in 0..4 {
+            for at in policy.poll(now) {
+                policy.failed(at, now);
+            }
+        }
+        let later = now + LONGEST_BACK_OFF;
+        assert_eq!(policy.poll(later).len(), MAX_RETRYING);
+        assert_eq!((policy.poll(later), policy.next_deadline()), (vec![], None));
+        policy.learn(at(99), Source::Member(node(99)), later);
+        assert_eq!(policy.next_deadline(), Some(later));
+        assert_eq!((policy.poll(later), policy.next_deadline()), (vec![at(99)], None));
     }
 
     #[test]

@@ -127,6 +127,7 @@ struct Driver {
     unpublished: Vec<Gossip>,
     publish_at: Option<Instant>,
     restate_at: Instant,
+    expire_at: Instant,
     neighbours_at: Option<Instant>,
     listeners: Vec<(ListenerId, Multiaddr)>,
     mdns: Option<MdnsMode>,

@@ -102,6 +102,13 @@ pub enum MemberError {
     OtherNode,
 }
 
+impl MemberError {
+    /// Whether only a liar passes this on. What cannot be read may be of a later version.
+    pub(crate) fn is_offence(&self) -> bool {
+        matches!(self, Self::Signature | Self::OtherNode)
+    }
+}
+
 /// How often a node has restated what it says about itself; a higher count replaces a lower one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) struct Statement(pub(crate) u64);

@@ -8,7 +8,7 @@ use crate::swarm::dial::Source;
 use crate::swarm::frame::Frame;
 use crate::swarm::gossip::Gossip;
 use crate::swarm::handle::{Command, Purpose};
-use crate::swarm::member::{MemberError, MemberInfo, Statement};
+use crate::swarm::member::{MemberError, MemberInfo};
 use crate::swarm::protocol::ProtocolRange;
 use crate::swarm::records::{Record, RecordError};
 
@@ -62,7 +62,7 @@ impl Driver {
         if me == self.me.info {
             return Ok(());
         }
-        self.restate(me, Statement(0), now)?;
+        self.restate(me, now)?;
         self.send_all(self.peers.keys(), &Frame::Members(vec![self.me.signed.clone()]));
         self.members.mark_changed();
         Ok(())

@@ -18,6 +18,8 @@ use crate::swarm::members::refresh_after;
 
 /// When to publish again what nobody took.
 const RETRY: Duration = Duration::from_secs(1);
+/// Shortest pause before going beyond what another process said with our key.
+const OUTBID: Duration = Duration::from_secs(1);
 /// Messages that wait for somebody to take them.
 const MAX_UNPUBLISHED: usize = 64;
 
@@ -40,7 +42,8 @@ impl Driver {
             Ok(Gossip::Member(member)) => match self.hear_member(member, now) {
                 Ok(true) => MessageAcceptance::Accept,
                 Ok(false) => MessageAcceptance::Ignore,
-                Err(_) => MessageAcceptance::Reject,
+                Err(error) if error.is_offence() => MessageAcceptance::Reject,
+                Err(_) => MessageAcceptance::Ignore,
             },
             Ok(Gossip::Announce(announcement)) if announcement.check().is_err() => MessageAcceptance::Reject,
             Ok(Gossip::Announce(announcement)) => {
@@ -101,14 +104,9 @@ impl Driver {
         self.unpublished.iter().any(|waiting| matches!(waiting, Gossip::Member(_)))
     }
 
-    /// Says what this node is, changed or not, with a count above `beyond` and all before.
-    pub(super) fn restate(
-        &mut self,
-        info: MemberInfo,
-        beyond: Statement,
-        now: Instant,
-    ) -> Result<(), MemberError> {
-        let statement = Statement(self.me.statement.max(beyond).0.saturating_add(1));
+    /// Says what this node is, changed or not, with a count above all before.
+    pub(super) fn restate(&mut self, info: MemberInfo, now: Instant) -> Result<(), MemberError> {
+        let statement = Statement(self.me.statement.0.saturating_add(1));
         let signed = SignedMember::sign(&self.key, self.tag, &info, statement)?;
         self.me = super::Me { info, statement, signed: signed.clone() };
         self.restate_at = now + self.jittered(refresh_after(self.members.count()));
@@ -116,11 +114,18 @@ impl Driver {
         Ok(())
     }
 
-    /// An earlier run of this node said more than we did: what it said is outdated.
-    pub(super) fn restate_after(&mut self, beyond: Statement, now: Instant) {
-        if let Err(error) = self.restate(self.me.info.clone(), beyond, now) {
+    /// What this node says about itself is due again.
+    pub(super) fn restate_now(&mut self, now: Instant) {
+        if let Err(error) = self.restate(self.me.info.clone(), now) {
             tracing::warn!(%error, "this node cannot describe itself");
         }
+    }
+
+    /// Somebody with this node's key said more than we did: go beyond it. Not at once, or two processes with one key
+    /// (the first stage and its successor, for a moment) would outbid each other as fast as they can.
+    pub(super) fn restate_soon(&mut self, beyond: Statement, now: Instant) {
+        self.me.statement = self.me.statement.max(beyond);
+        self.restate_at = self.restate_at.min(now + OUTBID);
     }
 
     /// Between 0.8 and 1.2 of `pause`, by this node and its count.

@@ -164,7 +164,9 @@ impl Driver {
                 for member in members {
                     if let Err(error) = self.hear_member(member, now) {
                         tracing::debug!(?from, %error, "a false member");
-                        return self.offence(from, "it passed on a false statement of a member", now);
+                        if error.is_offence() {
+                            return self.offence(from, "it passed on a false statement of a member", now);
+                        }
                     }
                 }
             }
@@ -221,8 +223,10 @@ impl Driver {
             }
             Heard::Old => false,
             Heard::Ourselves(statement) => {
-                if statement > self.me.statement {
-                    self.restate_after(statement, now);
+                // An earlier run of this node, or another process with its key, said as much or more than we did.
+                let outdated = statement == self.me.statement && node_info != self.me.info;
+                if statement > self.me.statement || outdated {
+                    self.restate_soon(statement, now);
                 }
                 false
             }

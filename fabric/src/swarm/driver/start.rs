@@ -124,6 +124,7 @@ pub(in crate::swarm) async fn start(
         unpublished: Vec::new(),
         publish_at: None,
         restate_at: now + refresh_after(1),
+        expire_at: now,
         neighbours_at: None,
         listeners,
         mdns: None,

@@ -15,6 +15,8 @@ use crate::swarm::watch::Action;
 
 /// The longest the driver sleeps: ages and the like need no better.
 const LONGEST_SLEEP: Duration = Duration::from_secs(20);
+/// How often the ages of members are looked at; they count in minutes.
+const EXPIRE_EVERY: Duration = Duration::from_secs(5);
 /// After peers came or went mDNS changes its manner, not at every flicker.
 const MDNS_SETTLE: Duration = Duration::from_secs(3);
 
@@ -34,11 +36,14 @@ impl Driver {
             self.publish_again(now);
         }
         if self.restate_at <= now {
-            self.restate_after(self.me.statement, now);
+            self.restate_now(now);
         }
         self.close_silent(now);
         self.settle_mdns(now);
-        self.members.expire(now);
+        if self.expire_at <= now {
+            self.expire_at = now + EXPIRE_EVERY;
+            self.members.expire(now);
+        }
         if self.members.take_changed() {
             self.tell_members();
         }
@@ -55,6 +60,7 @@ impl Driver {
             self.mdns_at,
             silent,
             Some(self.restate_at),
+            Some(self.expire_at),
             Some(now + LONGEST_SLEEP),
         ]
         .into_iter()
