@@ -57,7 +57,10 @@ mod tests {
         let mut bytes = encode("pair", &(7u32, "x")).unwrap();
         assert_eq!(decode::<(u32, String)>("pair", &bytes), Ok((7, "x".into())));
         bytes.push(0);
-        assert_eq!(decode::<(u32, String)>("pair", &bytes), Err(CodecError::Trailing { what: "pair", extra: 1 }));
+        assert_eq!(
+            decode::<(u32, String)>("pair", &bytes),
+            Err(CodecError::Trailing { what: "pair", extra: 1 })
+        );
         assert_eq!(decode::<(u32, String)>("pair", &[7]), Err(CodecError::Malformed { what: "pair" }));
     }
 }
