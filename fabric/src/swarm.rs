@@ -9,16 +9,16 @@
 //!
 //! | part | owns |
 //! |---|---|
-//! | [`protocol`], [`member`], [`announce`], [`frame`], [`gossip`] | words on the wire and their checks |
-//! | [`members`], [`dial`], [`watch`], [`records`], [`outbox`], [`pace`] | cores: state machines without I/O, clock or chance |
-//! | [`behaviour`], [`streams`] | the libp2p swarm and streams over it |
-//! | [`session`], [`objects`], [`bulk`] | the task of one peer's channel; one request for an object, for a run |
-//! | [`driver`] | the one task that owns the swarm and the cores |
-//! | [`handle`] | the outside |
+//! | `protocol`, `member`, `announce`, `frame`, `gossip` | words on the wire and their checks |
+//! | `members`, `dial`, `watch`, `records`, `outbox`, `pace` | cores: state machines without I/O, clock or chance |
+//! | `behaviour`, `streams` | the libp2p swarm and streams over it |
+//! | `session`, `objects`, `bulk` | the task of one peer's channel; one request for an object, for a run |
+//! | `driver` | the one task that owns the swarm and the cores |
+//! | `handle` | the outside |
 //!
 //! # Tasks and channels
 //! The driver task owns everything; it spawns one task per session (at most one per connection), and one per request
-//! served (at most [`objects::MAX_REQUESTS`]). Commands, frames and events travel over bounded channels. When
+//! served (at most `objects::MAX_REQUESTS`). Commands, frames and events travel over bounded channels. When
 //! the given token is cancelled the driver says goodbye to all peers, waits at most a second for them to take it, aborts what is
 //! left and ends; [`SwarmHandle::stopped`] returns after the last task has.
 //!
