@@ -7,6 +7,7 @@
 //! | part | owns |
 //! |---|---|
 //! | [`config`], [`status`] | what a node is told, and what it tells |
+//! | [`begin`] | the three ways to begin |
 //! | [`view`] | what it knows at the moment |
 //! | [`join`] | coming to hold a release |
 //! | [`files`], [`script`], [`arriving`] | what it serves |
@@ -21,6 +22,7 @@
 //! that the sockets go on living in the next agent. What was verified is in the store already.
 
 mod arriving;
+mod begin;
 mod boot;
 pub mod config;
 pub(crate) mod control;
@@ -34,17 +36,15 @@ pub mod status;
 mod view;
 
 use std::net::SocketAddrV4;
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use fabric::codec;
 use fabric::exchange::{Exchange, ExchangeConfig};
 use fabric::id::ObjectId;
-use fabric::store::{LockMode, Store, StoreOptions};
+use fabric::store::Store;
 use fabric::swarm::{FabricTag, MemberInfo, NodeKey, ObjectSource, Swarm, SwarmConfig, SwarmHandle};
-use fabric::trust::{Settings, SignedSettings};
+use fabric::trust::Settings;
 use pxe::dhcp::driver::DhcpHandle;
 use pxe::dhcp::{ClientKey, LeaseRecord, Mode};
 use pxe::files::BootFiles;
@@ -55,44 +55,15 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::event::{Event, Events};
-use crate::home::{RELEASE_HEAD, SETTINGS_HEAD};
-use crate::link;
-use config::{DhcpMode, NodeConfig};
+use crate::home::RELEASE_HEAD;
+pub use begin::Start;
+use begin::{Beginning, LEASES, begin, check_store, open_store, stored_settings, write_config};
+use config::DhcpMode;
 use control::{Asked, Legacy, Request, SocketRole};
 use files::NodeFiles;
 use join::Join;
 use services::Sockets;
 use view::View;
-
-/// How a node begins.
-#[derive(Debug)]
-pub enum Start {
-    /// An operator said `up`.
-    Operator(NodeConfig),
-    /// The first stage of a bare machine; commands come on standard input.
-    FirstStage(NodeConfig),
-    /// The service of a booted system, over the state in this directory.
-    TakeOver(PathBuf),
-}
-
-/// How long a successor waits for its predecessor to let go of the store.
-const LOCK_PATIENCE: Duration = Duration::from_secs(10);
-/// File in the state directory with the configuration, for a service that has to start without a predecessor.
-const CONFIG_FILE: &str = "node.json";
-/// File in the state directory with the node's key.
-const KEY_FILE: &str = "node.key";
-/// What lease records are called in errors.
-const LEASES: &str = "leases";
-
-/// What a node begins with, however it begins.
-struct Beginning {
-    config: NodeConfig,
-    key: NodeKey,
-    leases: Vec<LeaseRecord>,
-    sockets: Sockets,
-    /// Whether an agent before has held everything already.
-    takes_over: bool,
-}
 
 /// Runs a node until it is told to end or the next agent takes over.
 ///
@@ -109,59 +80,6 @@ pub async fn run(start: Start, events: Events) -> anyhow::Result<()> {
     }
     let mut node = Node::assemble(beginning, events).await?;
     node.serve(commands).await
-}
-
-async fn begin(start: Start) -> anyhow::Result<Beginning> {
-    let state = match start {
-        Start::Operator(config) | Start::FirstStage(config) => {
-            let state = &config.state;
-            std::fs::create_dir_all(state).with_context(|| format!("cannot make {}", state.display()))?;
-            let key = NodeKey::load_or_create(&state.join(KEY_FILE))?;
-            return Ok(Beginning {
-                config,
-                key,
-                leases: vec![],
-                sockets: Sockets::default(),
-                takes_over: false,
-            });
-        }
-        Start::TakeOver(state) => state,
-    };
-    let (mut config, key, leases, sockets) = match control::inherit(&control::socket_path(&state)).await {
-        Ok((legacy, sockets)) => {
-            let key = NodeKey::from_bytes(&legacy.key)?;
-            (legacy.config, key, codec::decode(LEASES, &legacy.leases)?, Sockets::inherited(sockets))
-        }
-        // The agent before is gone already: its files are here.
-        Err(error) => {
-            tracing::warn!("{error:#}; going on from the files in {}", state.display());
-            let text = std::fs::read(state.join(CONFIG_FILE))
-                .context("nothing to take over, and no configuration")?;
-            let config: NodeConfig =
-                serde_json::from_slice(&text).context("the configuration is of another version")?;
-            (config, NodeKey::load_or_create(&state.join(KEY_FILE))?, vec![], Sockets::default())
-        }
-    };
-    // The booted system may have renamed the interface.
-    if let Some(name) = link::by_hardware_address(&config.mac)? {
-        config.interface = name;
-    }
-    Ok(Beginning { config, key, leases, sockets, takes_over: true })
-}
-
-/// Lines on standard input: what PID 1 of the first stage says.
-fn commands() -> mpsc::Receiver<String> {
-    let (sender, receiver) = mpsc::channel(4);
-    // A thread, because standard input cannot be waited for otherwise; it ends with the other side of the pipe.
-    std::thread::spawn(move || {
-        for line in std::io::stdin().lines() {
-            let Ok(line) = line else { return };
-            if sender.blocking_send(line).is_err() {
-                return;
-            }
-        }
-    });
-    receiver
 }
 
 struct Node {
@@ -294,7 +212,7 @@ impl Node {
         let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
         let mut interrupt = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt())?;
         let (booting, mut boot) = mpsc::channel(1);
-        let holding = tokio::spawn(hold(self.join.clone(), self.view.config(), self.takes_over, booting));
+        let holding = tokio::spawn(self.join.clone().hold(self.view.config(), self.takes_over, booting));
         let ended = loop {
             tokio::select! {
                 _ = terminate.recv() => break Ok(()),
@@ -461,70 +379,19 @@ async fn next_command(commands: &mut Option<mpsc::Receiver<String>>) -> Option<S
     }
 }
 
-/// Comes to hold the release: boot blobs first, then `booting` starts what boots others, then the root.
-async fn hold(join: Join, config: NodeConfig, takes_over: bool, booting: mpsc::Sender<Settings>) {
-    for blob in join.store.blobs().into_iter().filter(|blob| blob.complete) {
-        if let Err(error) = join.exchange.seed(&blob.reference.blob).await {
-            tracing::warn!(%error, blob = %blob.reference.blob, "a blob cannot be served");
+/// Lines on standard input: what PID 1 of the first stage says.
+fn commands() -> mpsc::Receiver<String> {
+    let (sender, receiver) = mpsc::channel(4);
+    // A thread, because standard input cannot be waited for otherwise; it ends with the other side of the pipe.
+    std::thread::spawn(move || {
+        for line in std::io::stdin().lines() {
+            let Ok(line) = line else { return };
+            if sender.blocking_send(line).is_err() {
+                return;
+            }
         }
-    }
-    let stored = join.store.head(RELEASE_HEAD).ok().flatten();
-    let id = match config.release.or(stored) {
-        Some(id) => id,
-        None => match join.view.wait_announced_release().await {
-            Some(id) => id,
-            None => return,
-        },
-    };
-    let release = join.release(id).await;
-    let Some(settings) = join.view.wait_settings().await else { return };
-    if config.volatile {
-        join.memory(&release.release).await;
-    }
-    join.boot_blobs(&release.release).await;
-    join.announce(&release, &settings).await;
-    if booting.send(settings).await.is_err() {
-        return;
-    }
-    join.root(&release.release).await;
-    if takes_over {
-        let fetched =
-            join.exchange.report().await.map_or(0, |report| report.peers.iter().map(|peer| peer.bytes).sum());
-        join.events.emit(Event::TookOver { fetched });
-    }
-}
-
-fn open_store(config: &NodeConfig, takes_over: bool) -> anyhow::Result<Store> {
-    let lock = if takes_over { LockMode::Wait(LOCK_PATIENCE) } else { LockMode::Fail };
-    Ok(Store::open(&config.store, StoreOptions { durable: !config.volatile, lock })?)
-}
-
-/// Hashes what the store holds: what is damaged is fetched from peers, and without any it is an error now, not when a machine
-/// waits for it.
-async fn check_store(store: &Store, config: &NodeConfig) -> anyhow::Result<()> {
-    let checked = store.clone();
-    let report = tokio::task::spawn_blocking(move || checked.verify(&|_| ())).await??;
-    let damage: Vec<_> = report.damaged.iter().map(ToString::to_string).collect();
-    ensure!(
-        report.is_clean() || !config.first_peers.is_empty(),
-        "the store in {} is damaged and there is no --peer to repair it from; building the image again repairs it too: {}",
-        config.store.display(),
-        if damage.is_empty() { "signed objects are damaged".to_owned() } else { damage.join("; ") },
-    );
-    Ok(())
-}
-
-fn stored_settings(store: &Store, config: &NodeConfig) -> anyhow::Result<Option<Settings>> {
-    let Some(id) = store.head(SETTINGS_HEAD)? else { return Ok(None) };
-    let bytes = store.object(&id).context("the store has lost the fabric's settings")?;
-    Ok(Some(SignedSettings::decode(&bytes)?.verify(&config.trust_root)?))
-}
-
-/// Keeps the configuration where a service that has to start without a predecessor finds it.
-fn write_config(config: &NodeConfig) -> anyhow::Result<()> {
-    let path = config.state.join(CONFIG_FILE);
-    let write = || std::fs::write(&path, serde_json::to_vec_pretty(config)?);
-    write().with_context(|| format!("cannot write {}", path.display()))
+    });
+    receiver
 }
 
 fn mac_bytes(text: &str) -> Option<[u8; 6]> {

@@ -4,18 +4,22 @@ use std::io::Write;
 
 use anyhow::Context;
 use serde::Serialize;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::prelude::*;
 
-/// Starts the log on standard error: warnings, and more for every `-v`.
+/// Starts the log on standard error: warnings, and more for every `-v`. `RUST_LOG` takes precedence: `TARGET=LEVEL,…`.
 pub(crate) fn start_log(verbose: u8) {
-    let default = match verbose {
-        0 => "warn",
-        1 => "info,libp2p=warn",
-        _ => "debug",
+    let quiet = LevelFilter::WARN;
+    let usual = match verbose {
+        0 => Targets::new().with_default(quiet),
+        1 => Targets::new().with_default(LevelFilter::INFO).with_target("libp2p", quiet),
+        _ => Targets::new().with_default(LevelFilter::DEBUG),
     };
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(default));
+    let asked = std::env::var("RUST_LOG").ok().and_then(|text| text.parse().ok());
+    let words =
+        tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_filter(asked.unwrap_or(usual));
     // A second start (in tests) keeps the first log.
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+    let _ = tracing_subscriber::registry().with(words).try_init();
 }
 
 /// Prints `value` as one JSON document on standard output.

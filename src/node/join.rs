@@ -16,8 +16,9 @@ use fabric::id::{BlobId, NodeId, ObjectId};
 use fabric::store::{Blob, Store};
 use fabric::swarm::{AnnouncedKind, Announcement, ObjectError, SwarmHandle};
 use fabric::trust::{Release, Settings, SignedRelease, SignedSettings, TrustRoot};
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, mpsc};
 
+use super::config::NodeConfig;
 use super::view::{KnownRelease, View};
 use crate::event::{Event, Events, Source};
 use crate::home::{RELEASE_HEAD, SETTINGS_HEAD};
@@ -43,6 +44,42 @@ pub(crate) struct Join {
 }
 
 impl Join {
+    /// Comes to hold the release: boot blobs first, then `booting` starts what boots others, then the root.
+    pub(crate) async fn hold(self, config: NodeConfig, takes_over: bool, booting: mpsc::Sender<Settings>) {
+        for blob in self.store.blobs().into_iter().filter(|blob| blob.complete) {
+            if let Err(error) = self.exchange.seed(&blob.reference.blob).await {
+                tracing::warn!(%error, blob = %blob.reference.blob, "a blob cannot be served");
+            }
+        }
+        let stored = self.store.head(RELEASE_HEAD).ok().flatten();
+        let id = match config.release.or(stored) {
+            Some(id) => id,
+            None => match self.view.wait_announced_release().await {
+                Some(id) => id,
+                None => return,
+            },
+        };
+        let release = self.release(id).await;
+        let Some(settings) = self.view.wait_settings().await else { return };
+        if config.volatile {
+            self.memory(&release.release).await;
+        }
+        self.boot_blobs(&release.release).await;
+        self.announce(&release, &settings).await;
+        if booting.send(settings).await.is_err() {
+            return;
+        }
+        self.root(&release.release).await;
+        if takes_over {
+            let fetched = self
+                .exchange
+                .report()
+                .await
+                .map_or(0, |report| report.peers.iter().map(|peer| peer.bytes).sum());
+            self.events.emit(Event::TookOver { fetched });
+        }
+    }
+
     /// Fetches and verifies the release `id`, and makes it the one bare machines are booted with.
     pub(crate) async fn release(&self, id: ObjectId) -> Arc<KnownRelease> {
         let remedy = "is a node that holds this release alive on the switch?";

@@ -1,0 +1,124 @@
+//! How a node begins, and what it begins with.
+//!
+//! Owns the three ways to begin, the files in the state directory that a later beginning reads, and the checks that an
+//! operator should hear of at once. Starts no service.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use fabric::codec;
+use fabric::store::{LockMode, Store, StoreOptions};
+use fabric::swarm::NodeKey;
+use fabric::trust::{Settings, SignedSettings};
+use pxe::dhcp::LeaseRecord;
+
+use super::config::NodeConfig;
+use super::control;
+use super::services::Sockets;
+use crate::home::SETTINGS_HEAD;
+use crate::link;
+
+/// How a node begins.
+#[derive(Debug)]
+pub enum Start {
+    /// An operator said `up`.
+    Operator(NodeConfig),
+    /// The first stage of a bare machine; commands come on standard input.
+    FirstStage(NodeConfig),
+    /// The service of a booted system, over the state in this directory.
+    TakeOver(PathBuf),
+}
+
+/// How long a successor waits for its predecessor to let go of the store.
+const LOCK_PATIENCE: Duration = Duration::from_secs(10);
+/// File in the state directory with the configuration, for a service that has to start without a predecessor.
+const CONFIG_FILE: &str = "node.json";
+/// File in the state directory with the node's key.
+const KEY_FILE: &str = "node.key";
+/// What lease records are called in errors.
+pub(super) const LEASES: &str = "leases";
+
+/// What a node begins with, however it begins.
+pub(super) struct Beginning {
+    pub(super) config: NodeConfig,
+    pub(super) key: NodeKey,
+    pub(super) leases: Vec<LeaseRecord>,
+    pub(super) sockets: Sockets,
+    /// Whether an agent before has held everything already.
+    pub(super) takes_over: bool,
+}
+
+/// Finds out what the node begins with.
+pub(super) async fn begin(start: Start) -> anyhow::Result<Beginning> {
+    let state = match start {
+        Start::Operator(config) | Start::FirstStage(config) => {
+            let state = &config.state;
+            std::fs::create_dir_all(state).with_context(|| format!("cannot make {}", state.display()))?;
+            let key = NodeKey::load_or_create(&state.join(KEY_FILE))?;
+            return Ok(Beginning {
+                config,
+                key,
+                leases: vec![],
+                sockets: Sockets::default(),
+                takes_over: false,
+            });
+        }
+        Start::TakeOver(state) => state,
+    };
+    let (mut config, key, leases, sockets) = match control::inherit(&control::socket_path(&state)).await {
+        Ok((legacy, sockets)) => {
+            let key = NodeKey::from_bytes(&legacy.key)?;
+            (legacy.config, key, codec::decode(LEASES, &legacy.leases)?, Sockets::inherited(sockets))
+        }
+        // The agent before is gone already: its files are here.
+        Err(error) => {
+            tracing::warn!("{error:#}; going on from the files in {}", state.display());
+            let text = std::fs::read(state.join(CONFIG_FILE))
+                .context("nothing to take over, and no configuration")?;
+            let config: NodeConfig =
+                serde_json::from_slice(&text).context("the configuration is of another version")?;
+            (config, NodeKey::load_or_create(&state.join(KEY_FILE))?, vec![], Sockets::default())
+        }
+    };
+    // The booted system may have renamed the interface.
+    if let Some(name) = link::by_hardware_address(&config.mac)? {
+        config.interface = name;
+    }
+    Ok(Beginning { config, key, leases, sockets, takes_over: true })
+}
+
+/// Opens the store that `config` names.
+pub(super) fn open_store(config: &NodeConfig, takes_over: bool) -> anyhow::Result<Store> {
+    let lock = if takes_over { LockMode::Wait(LOCK_PATIENCE) } else { LockMode::Fail };
+    Ok(Store::open(&config.store, StoreOptions { durable: !config.volatile, lock })?)
+}
+
+/// Hashes what the store holds: what is damaged is fetched from peers, and without any it is an error now, not when a machine
+/// waits for it.
+pub(super) async fn check_store(store: &Store, config: &NodeConfig) -> anyhow::Result<()> {
+    let checked = store.clone();
+    let report = tokio::task::spawn_blocking(move || checked.verify(&|_| ())).await??;
+    let damage: Vec<_> = report.damaged.iter().map(ToString::to_string).collect();
+    ensure!(
+        report.is_clean() || !config.first_peers.is_empty(),
+        "the store in {} is damaged and there is no --peer to repair it from; building the image again repairs it too: {}",
+        config.store.display(),
+        if damage.is_empty() { "signed objects are damaged".to_owned() } else { damage.join("; ") },
+    );
+    Ok(())
+}
+
+/// The settings in the store, verified.
+pub(super) fn stored_settings(store: &Store, config: &NodeConfig) -> anyhow::Result<Option<Settings>> {
+    let Some(id) = store.head(SETTINGS_HEAD)? else { return Ok(None) };
+    let bytes = store.object(&id).context("the store has lost the fabric's settings")?;
+    Ok(Some(SignedSettings::decode(&bytes)?.verify(&config.trust_root)?))
+}
+
+/// Keeps the configuration where a service that has to start without a predecessor finds it.
+pub(super) fn write_config(config: &NodeConfig) -> anyhow::Result<()> {
+    let path = config.state.join(CONFIG_FILE);
+    let write = || std::fs::write(&path, serde_json::to_vec_pretty(config)?);
+    write().with_context(|| format!("cannot write {}", path.display()))
+}
