@@ -50,7 +50,6 @@ use pxe::dhcp::{ClientKey, LeaseRecord, Mode};
 use pxe::files::BootFiles;
 use pxe::http::HttpServer;
 use pxe::tftp::TftpServer;
-use tokio::net::UnixListener;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -97,7 +96,7 @@ struct Node {
     sockets: Sockets,
     leases: Vec<LeaseRecord>,
     takes_over: bool,
-    control: UnixListener,
+    requests: mpsc::Receiver<Asked>,
     stop_swarm: CancellationToken,
     stop_services: CancellationToken,
     stop_dhcp: CancellationToken,
@@ -200,7 +199,7 @@ impl Node {
             sockets,
             leases,
             takes_over,
-            control,
+            requests: control::listen(control),
             stop_swarm,
             stop_services,
             stop_dhcp: CancellationToken::new(),
@@ -222,11 +221,8 @@ impl Node {
                         break Err(error);
                     }
                 }
-                asked = control::accept(&self.control) => {
-                    // A client that went away in the middle is its own trouble.
-                    if let Ok(Some(asked)) = asked
-                        && let Some(successor) = self.answer(asked).await
-                    {
+                Some(asked) = self.requests.recv() => {
+                    if let Some(successor) = self.answer(asked).await {
                         holding.abort();
                         return self.bequeath(successor).await;
                     }

@@ -17,6 +17,7 @@ use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, s
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::mpsc;
 
 /// Longest request line: requests are a few words.
 const MAX_REQUEST: u64 = 4096;
@@ -24,6 +25,8 @@ const MAX_REQUEST: u64 = 4096;
 const MAX_ANSWER: u64 = 64 * 1024 * 1024;
 /// Sockets a hand-over may carry.
 const MAX_SOCKETS: usize = 16;
+/// Requests that may wait for the node: an operator's commands and one successor.
+const WAITING: usize = 8;
 /// How long a command waits for a node's answer.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -99,17 +102,38 @@ pub(crate) fn bind_fresh(path: &Path) -> anyhow::Result<UnixListener> {
     Ok(listener)
 }
 
-/// Accepts one client and reads its request; `None` for one that talks nonsense.
-pub(crate) async fn accept(listener: &UnixListener) -> std::io::Result<Option<Asked>> {
-    let (stream, _) = listener.accept().await?;
+/// Serves the socket: requests come out of the channel. A client that talks nonsense or nothing is let go.
+pub(crate) fn listen(listener: UnixListener) -> mpsc::Receiver<Asked> {
+    let (sender, requests) = mpsc::channel(WAITING);
+    tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                () = sender.closed() => return,
+                accepted = listener.accept() => {
+                    let Ok((stream, _)) = accepted else { return };
+                    let sender = sender.clone();
+                    tokio::spawn(async move {
+                        if let Some(asked) = read_request(stream).await {
+                            // A node that has ended answers nobody.
+                            let _ = sender.send(asked).await;
+                        }
+                    });
+                }
+            }
+        }
+    });
+    requests
+}
+
+async fn read_request(stream: UnixStream) -> Option<Asked> {
     let mut line = String::new();
     let mut reader = BufReader::new(stream.take(MAX_REQUEST));
     let read = tokio::time::timeout(ANSWER_DEADLINE, reader.read_line(&mut line)).await;
     let stream = reader.into_inner().into_inner();
-    Ok(match (read, serde_json::from_str(&line)) {
+    match (read, serde_json::from_str(&line)) {
         (Ok(Ok(_)), Ok(request)) => Some(Asked { request, stream }),
         _ => None,
-    })
+    }
 }
 
 /// Answers with one line.
@@ -227,12 +251,12 @@ mod tests {
     async fn sockets_and_state_pass_to_a_successor() {
         let dir = tempfile::tempdir().unwrap();
         let path = socket_path(dir.path());
-        let listener = bind(&path).unwrap();
+        let mut requests = listen(bind(&path).unwrap());
         let heir = tokio::spawn({
             let path = path.clone();
             async move { inherit(&path).await.unwrap() }
         });
-        let asked = accept(&listener).await.unwrap().unwrap();
+        let asked = requests.recv().await.unwrap();
         assert_eq!(asked.request, Request::TakeOver);
         let service = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = service.local_addr().unwrap();
@@ -254,13 +278,15 @@ mod tests {
     async fn nonsense_is_no_request_and_a_second_node_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let path = socket_path(dir.path());
-        let listener = bind(&path).unwrap();
+        let mut requests = listen(bind(&path).unwrap());
         let mut client = UnixStream::connect(&path).await.unwrap();
         client.write_all(b"{}\n").await.unwrap();
-        assert!(accept(&listener).await.unwrap().is_none());
+        assert_eq!(client.read(&mut [0; 8]).await.unwrap(), 0, "nonsense is let go");
+        assert!(requests.try_recv().is_err());
         assert!(bind(&path).unwrap_err().to_string().contains("--state"));
-        drop(listener);
-        assert!(bind(&path).is_ok(), "a socket that nobody serves is replaced");
+        let abandoned = dir.path().join("abandoned.sock");
+        drop(UnixListener::bind(&abandoned).unwrap());
+        assert!(bind(&abandoned).is_ok(), "a socket that nobody serves is replaced");
         let _ = std::fs::remove_file(&path);
         assert!(ask_line(&path, &Request::Status).await.unwrap_err().to_string().contains("bootfabric up"));
     }
