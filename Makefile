@@ -3,6 +3,8 @@ SHELL := /bin/bash
 FIRMWARE ?= bios
 TARGET := $(shell uname -m)-unknown-linux-musl
 ASSETS ?= $(CURDIR)/target/assets
+# The lab makes network namespaces, which needs root.
+SUDO := $(if $(filter 0,$(shell id -u)),,sudo -E)
 PROGRAM := target/$(TARGET)/release/bootfabric
 export BOOTFABRIC_ASSETS := $(ASSETS)
 export CARGO_BUILD_TARGET := $(TARGET)
@@ -26,7 +28,7 @@ assets: setup ## fetch the kernel and make the root filesystems that demo and te
 	@tests/assets-busybox.sh
 
 demo: build assets ## boot bare machines from each other, live (FIRMWARE=bios|uefi, KEEP=DIR keeps consoles and captures)
-	$(PROGRAM) lab demo --firmware $(FIRMWARE) $(if $(KEEP),--keep $(KEEP))
+	$(SUDO) $(PROGRAM) lab demo --firmware $(FIRMWARE) $(if $(KEEP),--keep $(KEEP))
 
 check: setup ## formatting and lints
 	cargo fmt --all -- --check
