@@ -25,11 +25,12 @@ const FAILED: u8 = 1;
     about = "Network booting without a server: every machine that was booted boots the next one",
     after_help = "\
 Getting started:
-  bootfabric init                                    make the keys and settings of a new fabric
-  bootfabric image build --root DIR --kernel DEB --name debian --version 1
+  sudo bootfabric init                               make the keys and settings of a new fabric
+  sudo bootfabric image build --root DIR --kernel DEB --name debian --version 1
   sudo bootfabric up --interface eth1                become the first node: bare machines on that link now boot
-  bootfabric status                                  see who is there and who holds what
-  bootfabric lab demo                                see all of it in virtual machines first
+  sudo bootfabric status                             see who is there and who holds what
+  sudo bootfabric lab demo                           see all of it in virtual machines first
+(Without root, init and image build work in ~/.local/share/bootfabric; name it to `up` with --fabric.)
 
 Exit status: 0 done; 1 could not be done, the reason is on standard error; 2 the command line is wrong."
 )]
