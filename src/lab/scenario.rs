@@ -109,6 +109,8 @@ fn serve_while_fetching(
     let a_node = a.started()?;
     a.wait_for("boot-blobs-held")?;
     origin.host.port().shape(LinkShape::rate(SLOW_ORIGIN_BIT))?;
+    // On a busy machine A may be slow enough for its standby to step in, which is right but not what is to be seen here.
+    silence_dhcp(origin)?;
     let mac = mac_answered_by(&a_node, &[&origin.node, &a_node])?;
     let early = cluster.power_on("early", Some(mac))?;
     let served = |event: &netlab::Event| {
@@ -137,6 +139,15 @@ fn serve_while_fetching(
         format!("{:.1} MB from {} to {client} in the capture", megabytes(crossed), a_node.address),
     );
     Ok(a_node)
+}
+
+/// From now on no DHCP answer leaves `node`.
+fn silence_dhcp(node: &HostNode) -> anyhow::Result<()> {
+    const RULES: &str = "add table inet lab; add chain inet lab out { type filter hook output priority 0; }; \
+                         add rule inet lab out udp sport 67 drop";
+    let output = node.host.command("nft").arg(RULES).output().context("cannot run nft")?;
+    ensure!(output.status.success(), "nft failed: {}", String::from_utf8_lossy(&output.stderr).trim());
+    Ok(())
 }
 
 /// A machine boots with two seeders alive and takes its share from each.
