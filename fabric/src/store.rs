@@ -110,6 +110,8 @@ pub struct BlobInfo {
     pub held_bytes: u64,
     /// Whether it is complete under its final name.
     pub complete: bool,
+    /// Whether its file is outside of the store, so that only this process has the blob.
+    pub lent: bool,
     /// Its file.
     pub path: PathBuf,
 }
@@ -198,12 +200,12 @@ impl Store {
                 self.dir().check_room(blob.missing_bytes())?;
                 Ok(blob)
             }
-            Some(blob) => {
+            Some(blob) if !blob.is_lent() => {
                 let blob = open::replace_index(self.dir(), &blob, index)?;
                 self.register(&blob);
                 Ok(blob)
             }
-            None => {
+            _ => {
                 self.check_count()?;
                 let blob = open::begin(self.dir(), index)?;
                 self.register(&blob);
@@ -212,7 +214,8 @@ impl Store {
         }
     }
 
-    /// Removes the blob `id` and its index; true if it was here. Files that others have open or mounted stay readable for them.
+    /// Removes the blob `id` and its index; true if it was here. Files that others have open or mounted stay readable for them;
+    /// a file that was lent stays where it is.
     ///
     /// # Errors
     /// [`StoreError::Io`], [`StoreError::HandedOver`].

@@ -10,19 +10,14 @@ use std::io::Write;
 
 use fabric::store::{StoreError, WriteError};
 use nix::mount::{MsFlags, mount};
-use store_support::{assert_claims_hold, blob, child, child_dir, finish, noise, open, run_bytes};
+use store_support::{assert_claims_hold, blob, child, child_dir, finish, noise, open, own_mounts, run_bytes};
 
 const MIB: usize = 1 << 20;
 
 #[test]
 fn a_full_filesystem_loses_nothing() {
     let dir = tempfile::tempdir().unwrap();
-    let wrapper: &[&str] = if nix::unistd::geteuid().is_root() {
-        &["unshare", "--mount"]
-    } else {
-        &["unshare", "--user", "--map-root-user", "--mount"]
-    };
-    let output = finish(child(wrapper, "child_fills_a_tmpfs", dir.path()));
+    let output = finish(child(own_mounts(), "child_fills_a_tmpfs", dir.path()));
     assert!(output.contains("tmpfs was full"), "the child did nothing: {output}");
 }
 

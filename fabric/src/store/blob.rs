@@ -1,11 +1,13 @@
 //! One blob: its file, and which of its chunks are in it.
 
+mod lend;
+
 use std::fs::{File, Permissions};
 use std::ops::Range;
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use tokio::sync::watch;
 
@@ -30,6 +32,8 @@ pub struct Blob {
     dir: Arc<Dir>,
     partial_path: PathBuf,
     complete_path: PathBuf,
+    /// The owner's file that has the content, if it is not in the store's directory.
+    elsewhere: OnceLock<PathBuf>,
     /// Read-only; stays the same file when the blob gets its final name.
     file: Arc<File>,
     /// Held while the blob changes between partial, complete and forgotten, which needs I/O; before `state`.
@@ -100,6 +104,7 @@ impl Blob {
         Arc::new(Self {
             partial_path: dir.partial(&index.blob()),
             complete_path: dir.blob(&index.blob()),
+            elsewhere: OnceLock::new(),
             dir: dir.clone(),
             index: Arc::new(index),
             file: Arc::new(file),
@@ -166,10 +171,21 @@ impl Blob {
         self.file.clone()
     }
 
-    /// Where the file is now. The path of a complete blob is final.
+    /// Where the file is now. The path of a complete blob is final, unless it is [released](super::Store::release_file).
     #[must_use]
     pub fn path(&self) -> &Path {
-        if self.is_complete() { &self.complete_path } else { &self.partial_path }
+        match self.elsewhere.get() {
+            Some(path) => path,
+            None if self.is_complete() => &self.complete_path,
+            None => &self.partial_path,
+        }
+    }
+
+    /// Whether its content lies in a file outside of the store: [lent](super::Store::lend_file), or
+    /// [released](super::Store::release_file). The next process that opens the store does not have this blob.
+    #[must_use]
+    pub fn is_lent(&self) -> bool {
+        self.elsewhere.get().is_some()
     }
 
     /// How many chunks are held, as it grows. The number of all chunks is sent only once the blob
@@ -192,6 +208,7 @@ impl Blob {
             held_chunks,
             held_bytes,
             complete: self.is_complete(),
+            lent: self.is_lent(),
             path: self.path().into(),
         }
     }
@@ -326,7 +343,7 @@ impl Blob {
         Ok(())
     }
 
-    /// Takes `bad` chunks out, which makes a complete blob a partial one.
+    /// Takes `bad` chunks out, which makes a complete blob a partial one. One that is lent cannot be repaired: it ends.
     pub(super) fn drop_chunks(&self, bad: &[Run]) -> Result<(), StoreError> {
         let _transition = self.transition();
         // Held to the end, so that no chunk is committed in between.
@@ -337,6 +354,14 @@ impl Blob {
         let mut have = state.have.clone();
         for chunk in bad.iter().flat_map(|run| run.first..run.first.saturating_add(run.count)) {
             have.remove(chunk);
+        }
+        if self.is_lent() {
+            self.complete.store(false, Ordering::Release);
+            self.held.send_replace(have.count());
+            state.held_bytes = bytes_of(&self.index, &have);
+            state.have = have;
+            state.phase = Phase::Forgotten;
+            return Ok(());
         }
         // The journal first: a crash from here on leaves a partial blob, or a complete one whose damage is found again.
         let journal = Journal::replace(&self.dir, &self.dir.journal(&self.id()), &check::runs_of(&have))?;

@@ -145,6 +145,12 @@ impl Dir {
         self.tmp().join(self.temporary.fetch_add(1, Ordering::Relaxed).to_string())
     }
 
+    /// A name for a file in a directory that is not the store's.
+    pub(super) fn temporary_name(&self) -> String {
+        let number = self.temporary.fetch_add(1, Ordering::Relaxed);
+        format!(".bootfabric-{}-{number}", std::process::id())
+    }
+
     /// Writes `bytes` aside, then renames: readers and crashes see the old file or the new one.
     pub(super) fn write_whole(&self, path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
         self.check_lock()?;
@@ -167,10 +173,7 @@ impl Dir {
         self.check_lock()?;
         let rename = || {
             fs::rename(from, to)?;
-            match (self.durable, to.parent()) {
-                (true, Some(parent)) => File::open(parent)?.sync_all(),
-                _ => Ok(()),
-            }
+            to.parent().map_or(Ok(()), |parent| self.sync_directory(parent))
         };
         rename().map_err(|error| self.error("rename", from, error))
     }
@@ -187,6 +190,11 @@ impl Dir {
     /// Flushes a file to the device if the store is durable.
     pub(super) fn sync(&self, file: &File) -> io::Result<()> {
         if self.durable { file.sync_all() } else { Ok(()) }
+    }
+
+    /// Flushes the names in a directory to the device if the store is durable.
+    pub(super) fn sync_directory(&self, path: &Path) -> io::Result<()> {
+        if self.durable { File::open(path)?.sync_all() } else { Ok(()) }
     }
 
     pub(super) fn space(&self) -> Result<Space, StoreError> {

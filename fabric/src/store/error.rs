@@ -119,6 +119,18 @@ pub enum StoreError {
         /// The store.
         dir: PathBuf,
     },
+    /// The blob is not here as a whole.
+    #[error("the blob {blob} is not complete in the store: fetch it first")]
+    Incomplete {
+        /// The blob.
+        blob: BlobId,
+    },
+    /// Something else than a regular file.
+    #[error("{} is no regular file, so it cannot be served in place: copy its content to a file first", path.display())]
+    NotAFile {
+        /// What was named.
+        path: PathBuf,
+    },
     /// A file that cannot be a blob.
     #[error("{} cannot be a blob", path.display())]
     NotABlob {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::blob::Blob;
+use super::dir::Dir;
 use super::error::{StoreError, WriteError};
 use super::{Store, open};
 use crate::content::{BlobIndex, BlobRef, index_bytes, index_copy, index_reader};
@@ -97,11 +98,15 @@ impl Store {
     fn install(&self, aside: &Aside, file: &File, index: BlobIndex) -> Result<BlobRef, StoreError> {
         let dir = self.dir();
         let _changes = self.change();
-        if let Some(blob) = self.blob(&index.blob()) {
-            fill(&blob, &aside.0)?;
-            return Ok(blob.reference());
+        match self.blob(&index.blob()) {
+            // Its file is not the store's: here comes one that is.
+            Some(blob) if blob.is_lent() => {}
+            Some(blob) => {
+                fill(&blob, &reopen(dir, &aside.0)?, &aside.0)?;
+                return Ok(blob.reference());
+            }
+            None => self.check_count()?,
         }
-        self.check_count()?;
         let path = dir.blob(&index.blob());
         dir.sync(file).map_err(|error| dir.error_for("flush", &aside.0, error, index.size()))?;
         file.set_permissions(Permissions::from_mode(0o444))
@@ -113,7 +118,7 @@ impl Store {
         Ok(blob.reference())
     }
 
-    fn import_error(&self, path: &Path, error: io::Error, needed: u64) -> StoreError {
+    pub(super) fn import_error(&self, path: &Path, error: io::Error, needed: u64) -> StoreError {
         match error.downcast() {
             Ok(source) => StoreError::NotABlob { path: path.into(), source },
             Err(error) => self.dir().error_for("import", path, error, needed),
@@ -121,13 +126,12 @@ impl Store {
     }
 }
 
-/// Gives a blob what it misses out of `source`, which holds all of it; it may be cut in another way.
-fn fill(blob: &Blob, source: &Path) -> Result<(), StoreError> {
-    let file = File::open(source).map_err(|error| StoreError::Io {
-        action: "open",
-        path: source.into(),
-        source: error,
-    })?;
+fn reopen(dir: &Dir, path: &Path) -> Result<File, StoreError> {
+    File::open(path).map_err(|error| dir.error("open", path, error))
+}
+
+/// Gives a blob what it misses out of `file` at `source`, which holds all of it; it may be cut in another way.
+pub(super) fn fill(blob: &Blob, file: &File, source: &Path) -> Result<(), StoreError> {
     let (index, mut bytes) = (blob.index(), Vec::new());
     for first in (0..index.count()).step_by(FILL_CHUNKS as usize) {
         let count = FILL_CHUNKS.min(index.count() - first);
@@ -151,7 +155,7 @@ fn fill(blob: &Blob, source: &Path) -> Result<(), StoreError> {
 }
 
 /// A temporary file, removed if it did not find another place.
-struct Aside(PathBuf);
+pub(super) struct Aside(pub(super) PathBuf);
 
 impl Drop for Aside {
     fn drop(&mut self) {

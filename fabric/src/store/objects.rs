@@ -26,7 +26,15 @@ impl Store {
     /// The object `id`, verified. A damaged one is removed, so that it can be fetched again, and counts as absent.
     #[must_use]
     pub fn object(&self, id: &ObjectId) -> Option<Bytes> {
-        get(self.dir(), id)
+        get(self.dir(), id).or_else(|| self.lent_index(id))
+    }
+
+    /// The index of a blob that is lent is in memory alone.
+    fn lent_index(&self, id: &ObjectId) -> Option<Bytes> {
+        let blobs = self.blobs_locked();
+        let blob = blobs.values().find(|blob| blob.is_lent() && blob.index().object_id() == *id)?.clone();
+        drop(blobs);
+        Some(blob.index().encode().into())
     }
 
     /// The ids of all objects.

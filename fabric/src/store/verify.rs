@@ -18,7 +18,7 @@ pub struct VerifyReport {
     pub blobs: usize,
     /// How many bytes of blobs were hashed.
     pub bytes: u64,
-    /// Damaged blobs. They are partial now.
+    /// Damaged blobs. They are partial now, or no longer here if they were lent.
     pub damaged: Vec<BlobDamage>,
     /// Objects that were damaged. They are removed.
     pub damaged_objects: Vec<ObjectId>,
@@ -27,14 +27,19 @@ pub struct VerifyReport {
 /// A damaged blob.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, thiserror::Error)]
 #[error(
-    "{}: {bad} of {held} chunks of blob {blob} are damaged{}. The others are kept: fetch the blob again to repair it, and have a \
-     look at the device", path.display(), if *bad == 0 { " in a way that its index does not show: forget the blob" } else { "" }
+    "{}: {bad} of {held} chunks of blob {blob} are damaged{}. {}", path.display(),
+    if *bad == 0 { " in a way that its index does not show: forget the blob" } else { "" },
+    if *lent { "It is served no more: the file was changed, serve it anew" } else {
+        "The others are kept: fetch the blob again to repair it, and have a look at the device"
+    }
 )]
 pub struct BlobDamage {
     /// The blob.
     pub blob: BlobId,
     /// Its file.
     pub path: PathBuf,
+    /// Whether that is a file outside of the store.
+    pub lent: bool,
     /// How many chunks were held.
     pub held: u32,
     /// How many of them were damaged. 0 if all were as the index says but the whole is not the blob: the index is wrong.
@@ -65,13 +70,23 @@ impl Store {
         let blobs: Vec<Arc<Blob>> = self.blobs_locked().values().cloned().collect();
         for blob in blobs {
             self.keep_index(&blob)?;
-            report.damaged.extend(verify_blob(&blob, &mut |bytes| {
+            let damage = verify_blob(&blob, &mut |bytes| {
                 report.bytes += u64::from(bytes);
                 progress(report.bytes);
-            })?);
+            })?;
+            if damage.is_some() && blob.is_lent() {
+                self.deregister(&blob);
+            }
+            report.damaged.extend(damage);
             report.blobs += 1;
         }
         Ok(report)
+    }
+
+    /// Ends a blob, unless another has taken its place.
+    fn deregister(&self, blob: &Arc<Blob>) {
+        let _changes = self.change();
+        self.blobs_locked().retain(|_, other| !Arc::ptr_eq(other, blob));
     }
 
     /// An index that was damaged is in memory still.
@@ -102,8 +117,13 @@ fn verify_blob(blob: &Blob, hashed: &mut dyn FnMut(u32)) -> Result<Option<BlobDa
     if runs.is_empty() && !lies {
         return Ok(None);
     }
-    let damage =
-        BlobDamage { blob: blob.id(), path: blob.path().into(), held: have.count(), bad: bad.count() };
+    let damage = BlobDamage {
+        blob: blob.id(),
+        path: blob.path().into(),
+        lent: blob.is_lent(),
+        held: have.count(),
+        bad: bad.count(),
+    };
     tracing::warn!(%damage, "damage in the store");
     if !runs.is_empty() {
         blob.drop_chunks(&runs)?;

@@ -77,6 +77,15 @@ pub(crate) fn child(wrapper: &[&str], name: &str, dir: &Path) -> Child {
         .unwrap()
 }
 
+/// The wrapper of a child that mounts something.
+pub(crate) fn own_mounts() -> &'static [&'static str] {
+    if nix::unistd::geteuid().is_root() {
+        &["unshare", "--mount"]
+    } else {
+        &["unshare", "--user", "--map-root-user", "--mount"]
+    }
+}
+
 /// Waits for a child that must end well, and returns what it printed.
 pub(crate) fn finish(mut child: Child) -> String {
     let mut text = String::new();
