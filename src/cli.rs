@@ -3,15 +3,19 @@
 //! Data goes to standard output, words go to standard error. Every listing has `--json`.
 
 mod completions;
+mod fetch;
 pub mod image;
 mod init;
 mod lab;
 pub mod output;
+mod seed;
 mod status;
+mod transfer_bar;
 mod up;
 
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::{Parser, Subcommand};
 
 /// Exit status when what was asked for could not be done.
@@ -54,6 +58,10 @@ enum Command {
     Status(status::Args),
     /// Show a running node's events as they happen, one JSON object a line
     Events(status::EventsArgs),
+    /// Serve files to many machines at once, without a fabric
+    Seed(seed::Args),
+    /// Fetch a file that others seed, from all of them at once
+    Fetch(fetch::Args),
     /// Try everything on this machine: namespaces and virtual machines with real firmware
     Lab(lab::Args),
     /// Print the completions for a shell
@@ -74,6 +82,8 @@ pub fn main() -> ExitCode {
         Command::Image(args) => image::run(args),
         Command::Status(args) => status::run(&args),
         Command::Events(args) => status::follow(&args),
+        Command::Seed(args) => seed::run(&args),
+        Command::Fetch(args) => fetch::run(args),
         Command::Lab(args) => lab::run(args),
         Command::Completions(args) => completions::run(&args),
         Command::Agent(args) => up::run_agent(args),
@@ -85,6 +95,27 @@ pub fn main() -> ExitCode {
             ExitCode::from(FAILED)
         }
     }
+}
+
+/// Threads of a share's runtime. Hashing and writing have threads of their own.
+const SHARE_WORKERS: usize = 2;
+
+/// The runtime of `seed` and `fetch`.
+fn share_runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.worker_threads(SHARE_WORKERS).enable_all().build().context("cannot start the runtime")
+}
+
+/// Does `work` until a signal asks the program to end.
+async fn until_stopped(work: impl Future<Output = ()>) -> anyhow::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+        () = work => {}
+    }
+    Ok(())
 }
 
 /// The command line's own description, for completions.

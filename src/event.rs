@@ -145,6 +145,33 @@ pub enum Event {
         /// How much came from whom.
         sources: Vec<Source>,
     },
+    /// A file is served until the program is stopped.
+    Seeding {
+        /// What `bootfabric fetch` is given.
+        ticket: String,
+        /// The file.
+        file: String,
+        /// Its blob's id.
+        blob: String,
+        /// Its size in bytes.
+        bytes: u64,
+        /// How long reading and hashing it took.
+        index_millis: u64,
+    },
+    /// Every chunk of a blob has been seen at a neighbour: the swarm has it even if this node dies now.
+    FirstCopyOut {
+        /// The blob's id.
+        blob: String,
+    },
+    /// A file is complete, verified and at its place.
+    Done {
+        /// The file.
+        file: String,
+        /// Its size in bytes.
+        bytes: u64,
+        /// Milliseconds since the program began.
+        millis: u64,
+    },
     /// A peer sent bytes that are not the chunk they should be.
     BadChunk {
         /// The peer.

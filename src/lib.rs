@@ -11,6 +11,7 @@
 //! | [`lab`] | the scenario of `bootfabric lab` |
 //! | [`link`] | network interfaces |
 //! | [`node`] | the agent: swarm, store and boot services as one node |
+//! | [`share`] | files handed from machine to machine without a fabric |
 //! | [`stage`] | the first stage: PID 1 until the root's own init takes over |
 
 pub mod cli;
@@ -20,4 +21,5 @@ pub mod image;
 pub mod lab;
 pub mod link;
 pub mod node;
+pub mod share;
 pub mod stage;

@@ -87,13 +87,13 @@ impl NodeFiles {
         let blob = self.store.blob(&reference.blob).ok_or(FileError::NotHeld)?;
         Ok(served(&blob, Arc::new(StoredBlob { blob: Arc::clone(&blob), wait: true })))
     }
+}
 
-    /// A blob for a peer: what is not here is refused.
-    fn blob(&self, id: &str) -> Result<ServedFile, FileError> {
-        let id: BlobId = id.parse().map_err(|_| FileError::NotFound)?;
-        let blob = self.store.blob(&id).ok_or(FileError::NotHeld)?;
-        Ok(served(&blob, Arc::new(StoredBlob { blob: Arc::clone(&blob), wait: false })))
-    }
+/// The blob `id` of `store` for a peer: what is not here is refused.
+pub(crate) fn blob_for_peer(store: &Store, id: &str) -> Result<ServedFile, FileError> {
+    let id: BlobId = id.parse().map_err(|_| FileError::NotFound)?;
+    let blob = store.blob(&id).ok_or(FileError::NotHeld)?;
+    Ok(served(&blob, Arc::new(StoredBlob { blob: Arc::clone(&blob), wait: false })))
 }
 
 fn served(blob: &Blob, body: Arc<dyn FileBody>) -> ServedFile {
@@ -109,7 +109,7 @@ impl BootFiles for NodeFiles {
     async fn open(&self, request: &FileRequest) -> Result<ServedFile, FileError> {
         let name = request.name.as_str();
         match name.split_once('/') {
-            Some(("blob", id)) => self.blob(id),
+            Some(("blob", id)) => blob_for_peer(&self.store, id),
             Some(("boot", path)) => self.boot_file(path),
             None if name == "boot.ipxe" => Ok(generated("text/plain", self.script(request))),
             None if name == "status" => Ok(generated("application/json", self.view.status_json().await)),

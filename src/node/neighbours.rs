@@ -87,7 +87,7 @@ async fn carry(mut events: mpsc::Receiver<SwarmEvent>, node: Join) {
 }
 
 /// Where a peer serves blobs: the address it says, or, while it has none, the one it came from.
-fn http_address(member: &MemberInfo, remote: SocketAddr) -> SocketAddr {
+pub(crate) fn http_address(member: &MemberInfo, remote: SocketAddr) -> SocketAddr {
     member.http_address().unwrap_or_else(|| SocketAddr::new(remote.ip(), member.http_port))
 }
 
