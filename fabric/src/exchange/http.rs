@@ -10,6 +10,7 @@
 
 mod connection;
 mod head;
+mod watermark;
 
 use std::net::SocketAddr;
 use std::ops::Range;

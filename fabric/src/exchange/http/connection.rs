@@ -11,9 +11,10 @@ use bytes::BufMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use super::head::{self, Answer, MAX_HEAD};
+use super::watermark::Watermark;
 use super::{HttpTimeouts, PIPELINE};
 use crate::exchange::source::SourceError;
 use crate::id::BlobId;
@@ -128,12 +129,23 @@ struct Connection {
     answered: bool,
     /// End of the stall window and the bytes that came in it.
     window: (Instant, u64),
+    watermark: Watermark,
 }
 
 impl Connection {
     fn new(stream: TcpStream, host: String, timeouts: HttpTimeouts) -> Self {
         let window = (Instant::now() + timeouts.stall, 0);
-        Self { stream, host, timeouts, ahead: Vec::new(), current: None, written: 0, answered: false, window }
+        Self {
+            stream,
+            host,
+            timeouts,
+            ahead: Vec::new(),
+            current: None,
+            written: 0,
+            answered: false,
+            window,
+            watermark: Watermark::new(),
+        }
     }
 
     /// Writes and reads until the connection ends. Requests not answered stay in `waiting`, the current one first.
@@ -158,11 +170,14 @@ impl Connection {
                 self.window = (Instant::now() + self.timeouts.stall, 0);
                 continue;
             }
+            self.watermark.expect(&self.stream, self.in_one_piece(waiting));
+            let lower = self.watermark.deadline().filter(|&at| at < self.window.0);
             tokio::select! {
                 request = queue.recv(), if waiting.len() < PIPELINE => match request {
                     Some(request) => waiting.push_back(request),
                     None => return Ok(Next::Shutdown),
                 },
+                () = sleep_until(lower.unwrap_or(self.window.0)), if lower.is_some() => self.watermark.lower(&self.stream),
                 read = timeout_at(self.window.0, read_some(&mut self.stream, &mut self.ahead, self.current.as_ref(), waiting)) => {
                     self.received(read)?;
                     if !self.advance(waiting)? {
@@ -170,6 +185,14 @@ impl Connection {
                     }
                 }
             }
+        }
+    }
+
+    /// Bytes of the current answer that are still to come; nothing is known of an answer whose head has not come.
+    fn in_one_piece(&self, waiting: &VecDeque<Request>) -> usize {
+        match (&self.current, waiting.front()) {
+            (Some(current), Some(request)) if self.ahead.is_empty() => current.due(request),
+            _ => 1,
         }
     }
 
@@ -197,6 +220,7 @@ impl Connection {
             Ok(Ok(0)) => Err(self.broken(SourceError::Unreachable("the peer closed the connection".into()))),
             Ok(Ok(count)) => {
                 self.window.1 += count as u64;
+                self.watermark.came();
                 Ok(())
             }
             Ok(Err(error)) => Err(self.broken(SourceError::Unreachable(error.to_string()))),
@@ -233,11 +257,11 @@ impl Connection {
                 }
             };
             let take = current.due(request).min(self.ahead.len());
-            let body = self.ahead.drain(..take);
             match &mut current.skip {
-                Some(skip) => *skip -= body.len(),
-                None => request.buffer.extend(body),
+                Some(skip) => *skip -= take,
+                None => request.buffer.extend_from_slice(self.ahead.get(..take).unwrap_or_default()),
             }
+            self.ahead.drain(..take);
             if current.due(request) > 0 {
                 return Ok(true);
             }
