@@ -97,13 +97,10 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Threads of a share's runtime. Hashing and writing have threads of their own.
-const SHARE_WORKERS: usize = 2;
-
-/// The runtime of `seed` and `fetch`.
+/// The runtime of `seed` and `fetch`: one thread for the network, which never waits for another; hashing and writing of
+/// long runs have threads of their own.
 fn share_runtime() -> anyhow::Result<tokio::runtime::Runtime> {
-    let mut builder = tokio::runtime::Builder::new_multi_thread();
-    builder.worker_threads(SHARE_WORKERS).enable_all().build().context("cannot start the runtime")
+    tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")
 }
 
 /// Does `work` until a signal asks the program to end.

@@ -163,7 +163,7 @@ fn run(crowd: &Crowd) -> Run {
         assert!(same(&source, &files.path().join(format!("out{}", number + 1))), "a node has a wrong file");
         assert!(node.host.namespace().exists());
     }
-    let _ = seeder.kill();
+    terminate(&seeder);
     let _ = seeder.wait();
     let bound = crowd.size as f64 * 8.0 / crowd.rate_bit as f64;
     let stretch = |nodes: &[Node]| {
@@ -179,12 +179,21 @@ fn run(crowd: &Crowd) -> Run {
         cpu: cpu / (crowd.size as f64 * crowd.nodes as f64 / (1u64 << 30) as f64),
         memory,
     };
+    for node in &nodes {
+        terminate(&node.child);
+    }
     for mut node in nodes {
-        let _ = node.child.kill();
         let _ = node.child.wait();
     }
     eprintln!("  {run:?}");
     run
+}
+
+/// Asks a process to end, as a person would.
+fn terminate(child: &Child) {
+    let pid = nix::unistd::Pid::from_raw(child.id().cast_signed());
+    // One that was killed before is gone.
+    let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM);
 }
 
 fn states(nodes: &[Node]) -> String {
@@ -213,6 +222,7 @@ fn same(one: &Path, other: &Path) -> bool {
     std::fs::read(one).unwrap() == std::fs::read(other).unwrap()
 }
 
-pub(crate) fn program() -> &'static str {
-    env!("CARGO_BIN_EXE_bootfabric")
+/// The program that is measured: this build's, or what `PROGRAM` names.
+pub(crate) fn program() -> String {
+    std::env::var("PROGRAM").unwrap_or_else(|_| env!("CARGO_BIN_EXE_bootfabric").to_owned())
 }
