@@ -133,6 +133,8 @@ pub struct Core {
     rate: Rate,
     /// The latest moment heard of.
     seen: Time,
+    /// From this moment on no neighbour rests.
+    resting: Time,
     outputs: VecDeque<Output>,
 }
 
@@ -152,6 +154,7 @@ impl Core {
             in_flight: 0,
             rate: Rate::default(),
             seen: Time::default(),
+            resting: Time::default(),
             outputs: VecDeque::new(),
         }
     }
