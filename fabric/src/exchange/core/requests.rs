@@ -1,5 +1,6 @@
 //! Requests under way: what came of them, and what is done about those that fail or are late.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::super::event::ExchangeEvent;
@@ -135,6 +136,7 @@ impl Core {
     /// Takes a request off the books.
     fn land(&mut self, id: RequestId) -> Option<Flight> {
         let flight = self.flights.remove(&id)?;
+        self.expiries.remove(&(flight.deadline, id));
         self.in_flight = self.in_flight.saturating_sub(flight.bytes);
         if let Some(peer) = self.peers.get_mut(&flight.slot) {
             peer.over(flight.bytes);
@@ -187,15 +189,11 @@ impl Core {
 
     /// Gives up requests past their deadline; their peers rest.
     pub(super) fn expire(&mut self, now: Time) {
-        let late: Vec<(RequestId, Slot)> = self
-            .flights
-            .iter()
-            .filter(|(_, flight)| flight.deadline <= now)
-            .map(|(&id, flight)| (id, flight.slot))
-            .collect();
-        for (id, slot) in late {
+        let late: BTreeSet<RequestId> =
+            self.expiries.iter().take_while(|(deadline, _)| *deadline <= now).map(|&(_, id)| id).collect();
+        for id in late {
             let Some(flight) = self.flights.get(&id) else { continue };
-            let blob = flight.blob;
+            let (blob, slot) = (flight.blob, flight.slot);
             self.rest(now, slot, None);
             if let Some(peer) = self.peers.get(&slot) {
                 let (peer, why) = (peer.key, "nothing came in the time it should have taken".to_owned());
@@ -207,7 +205,7 @@ impl Core {
 
     /// When something about requests is due: a deadline, a race, the end of a rest, starvation.
     pub(super) fn request_deadline(&self) -> Option<Time> {
-        let flights = self.flights.values().map(|flight| flight.deadline).min();
+        let flights = self.expiries.first().map(|&(deadline, _)| deadline);
         let racing = |fetch: &&Fetch| fetch.all_asked();
         let races = self
             .fetches

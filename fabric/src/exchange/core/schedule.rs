@@ -88,7 +88,7 @@ impl Core {
         self.seen = self.seen.max(now);
         let Some(blob) = self.blobs.get(&id) else { return };
         let Some(fetch) = &blob.fetch else { return };
-        let work = self.work(blob, fetch.givers);
+        let work = self.work(blob, fetch.givers.unwrap_or_else(|| self.givers(now, blob)));
         let turns = self.turn(now, blob, slot, &work).into_iter().collect();
         self.take_turns(now, id, &work, turns);
         self.race(now, id);
@@ -111,26 +111,31 @@ impl Core {
     /// Asks until every neighbour has enough to do or nothing that could be asked.
     fn fill(&mut self, now: Time, id: BlobId, reserved: &BTreeSet<Slot>) {
         let starving = self.starving(now, id);
-        let Self { blobs, peers, .. } = self;
-        let Some(blob) = blobs.get_mut(&id) else { return };
+        let Some(blob) = self.blobs.get_mut(&id) else { return };
         if starving {
             blob.views.values_mut().for_each(|view| view.exhausted = false);
         }
-        let usable = |slot: &Slot| peers.get(slot).is_some_and(|peer| peer.ready(now));
-        let givers = blob.views.iter().filter(|(slot, view)| view.have.count() > 0 && usable(slot)).count();
-        let givers = u32::try_from(givers).unwrap_or(u32::MAX);
         if let Some(fetch) = &mut blob.fetch {
-            fetch.givers = givers;
+            fetch.givers = None;
         }
         let Some(blob) = self.blobs.get(&id) else { return };
         let offered = |view: &View| view.governed && !view.offers.is_empty();
         if self.in_flight >= self.budget(blob.cell_bytes()) && !blob.views.values().any(offered) {
             return;
         }
-        let work = self.work(blob, givers);
+        let work = self.work(blob, self.givers(now, blob));
         let free = blob.views.keys().filter(|slot| !reserved.contains(slot));
         let turns = free.filter_map(|&slot| self.turn(now, blob, slot, &work)).collect();
         self.take_turns(now, id, &work, turns);
+        if let Some(fetch) = self.blobs.get_mut(&id).and_then(|blob| blob.fetch.as_mut()) {
+            fetch.givers = Some(work.givers);
+        }
+    }
+
+    fn givers(&self, now: Time, blob: &Blob) -> u32 {
+        let usable = |slot: &Slot| self.peers.get(slot).is_some_and(|peer| peer.ready(now));
+        let givers = blob.views.iter().filter(|(slot, view)| view.have.count() > 0 && usable(slot)).count();
+        u32::try_from(givers).unwrap_or(u32::MAX)
     }
 
     fn work(&self, blob: &Blob, givers: u32) -> Work {
@@ -259,6 +264,7 @@ impl Core {
             expected: now.after(expected.saturating_mul(2).saturating_add(RACE_GRACE)),
             deadline: now.after(patience(expected)),
         };
+        self.expiries.insert((flight.deadline, id));
         self.flights.insert(id, flight);
         self.outputs.push_back(Output::Request { id, peer: peer.key, blob, run, bytes: range });
     }
