@@ -26,7 +26,7 @@ mod peer;
 mod picker;
 mod rate;
 mod requests;
-mod rng;
+pub(crate) mod rng;
 mod schedule;
 mod spread;
 pub(crate) mod time;
@@ -36,7 +36,7 @@ mod view;
 mod tests;
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -127,12 +127,16 @@ pub struct Core {
     /// Fetches, the most urgent and then the oldest first.
     fetches: BTreeMap<(Reverse<Priority>, u64), BlobId>,
     flights: BTreeMap<RequestId, Flight>,
+    /// When each of them is given up, in order: the next deadline is asked for after every input.
+    expiries: BTreeSet<(Time, RequestId)>,
     next_id: u64,
     /// Bytes under way, over all peers, and how fast they come.
     in_flight: u64,
     rate: Rate,
     /// The latest moment heard of.
     seen: Time,
+    /// From this moment on no neighbour rests.
+    resting: Time,
     outputs: VecDeque<Output>,
 }
 
@@ -148,10 +152,12 @@ impl Core {
             blobs: BTreeMap::new(),
             fetches: BTreeMap::new(),
             flights: BTreeMap::new(),
+            expiries: BTreeSet::new(),
             next_id: 0,
             in_flight: 0,
             rate: Rate::default(),
             seen: Time::default(),
+            resting: Time::default(),
             outputs: VecDeque::new(),
         }
     }
@@ -303,6 +309,12 @@ impl Core {
     #[must_use]
     pub fn holds(&self, blob: &BlobId, run: Run) -> bool {
         self.blobs.get(blob).is_some_and(|blob| blob.have.has_all(run.chunks()))
+    }
+
+    /// Verified bytes of the blob held here, as far as was reported.
+    #[must_use]
+    pub fn held(&self, blob: &BlobId) -> u64 {
+        self.blobs.get(blob).map_or(0, |blob| blob.held)
     }
 
     /// What was fetched from each neighbour, over all blobs.

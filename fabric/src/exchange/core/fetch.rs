@@ -28,6 +28,8 @@ pub(crate) struct Fetch {
     racing: BTreeMap<u32, u32>,
     /// When bytes last came.
     pub(crate) progress: Time,
+    /// Neighbours that have something of it and may be asked, unless they have to be counted anew.
+    pub(crate) givers: Option<u32>,
 }
 
 impl Fetch {
@@ -37,7 +39,7 @@ impl Fetch {
             missing.remove(cell);
         }
         let busy = Bitfield::empty(cells.len());
-        Self { priority, order, missing, busy, racing: BTreeMap::new(), progress: now }
+        Self { priority, order, missing, busy, racing: BTreeMap::new(), progress: now, givers: None }
     }
 
     /// Every missing cell has been asked for.

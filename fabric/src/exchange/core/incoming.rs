@@ -19,6 +19,7 @@ impl Core {
             return;
         }
         let id = message.blob();
+        let gave = self.gives(slot, id);
         match message {
             Message::Interested { .. } => self.interest(slot, id, true),
             Message::NotInterested { .. } => self.interest(slot, id, false),
@@ -61,7 +62,16 @@ impl Core {
             Message::Fetching { .. } => {}
         }
         self.spread(now, id);
-        self.schedule(now);
+        if gave && self.gives(slot, id) {
+            self.schedule_one(now, id, slot);
+        } else {
+            self.schedule(now);
+        }
+    }
+
+    /// Whether `slot` has something of `id`.
+    fn gives(&self, slot: Slot, id: BlobId) -> bool {
+        self.blobs.get(&id).and_then(|blob| blob.views.get(&slot)).is_some_and(|view| view.have.count() > 0)
     }
 
     fn for_runs(&mut self, slot: Slot, id: BlobId, runs: &[Run], mut act: impl FnMut(&mut Self, Run)) {

@@ -1,11 +1,12 @@
 //! Requests under way: what came of them, and what is done about those that fail or are late.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::super::event::ExchangeEvent;
 use super::super::message::Run;
 use super::fetch::{Fetch, Flight, RequestId};
-use super::peer::{Slot, Standing};
+use super::peer::{Peer, Slot, Standing};
 use super::time::{SECOND, Time};
 use super::{Core, Output};
 use crate::id::BlobId;
@@ -101,15 +102,15 @@ impl Core {
                 "it does not hold the run".to_owned()
             }
             Failure::Refused { retry_after } => {
-                peer.failed(now, Some(u64::try_from(retry_after.as_micros()).unwrap_or(u64::MAX)));
+                self.rest(now, slot, Some(u64::try_from(retry_after.as_micros()).unwrap_or(u64::MAX)));
                 "it is busy".to_owned()
             }
             Failure::Transport(why) => {
-                peer.failed(now, None);
+                self.rest(now, slot, None);
                 why
             }
             Failure::Protocol(why) => {
-                peer.failed(now, None);
+                self.rest(now, slot, None);
                 self.offence(slot, &why);
                 why
             }
@@ -123,9 +124,19 @@ impl Core {
         self.event(ExchangeEvent::RequestFailed { blob, peer: key, why });
     }
 
+    /// `slot` has failed and is left alone for a while.
+    fn rest(&mut self, now: Time, slot: Slot, rest: Option<u64>) {
+        let Some(peer) = self.peers.get_mut(&slot) else { return };
+        peer.failed(now, rest);
+        if let Standing::Resting(until) = peer.standing {
+            self.resting = self.resting.max(until);
+        }
+    }
+
     /// Takes a request off the books.
     fn land(&mut self, id: RequestId) -> Option<Flight> {
         let flight = self.flights.remove(&id)?;
+        self.expiries.remove(&(flight.deadline, id));
         self.in_flight = self.in_flight.saturating_sub(flight.bytes);
         if let Some(peer) = self.peers.get_mut(&flight.slot) {
             peer.over(flight.bytes);
@@ -178,17 +189,13 @@ impl Core {
 
     /// Gives up requests past their deadline; their peers rest.
     pub(super) fn expire(&mut self, now: Time) {
-        let late: Vec<(RequestId, Slot)> = self
-            .flights
-            .iter()
-            .filter(|(_, flight)| flight.deadline <= now)
-            .map(|(&id, flight)| (id, flight.slot))
-            .collect();
-        for (id, slot) in late {
+        let late: BTreeSet<RequestId> =
+            self.expiries.iter().take_while(|(deadline, _)| *deadline <= now).map(|&(_, id)| id).collect();
+        for id in late {
             let Some(flight) = self.flights.get(&id) else { continue };
-            let blob = flight.blob;
-            if let Some(peer) = self.peers.get_mut(&slot) {
-                peer.failed(now, None);
+            let (blob, slot) = (flight.blob, flight.slot);
+            self.rest(now, slot, None);
+            if let Some(peer) = self.peers.get(&slot) {
                 let (peer, why) = (peer.key, "nothing came in the time it should have taken".to_owned());
                 self.event(ExchangeEvent::RequestFailed { blob, peer, why });
             }
@@ -198,7 +205,7 @@ impl Core {
 
     /// When something about requests is due: a deadline, a race, the end of a rest, starvation.
     pub(super) fn request_deadline(&self) -> Option<Time> {
-        let flights = self.flights.values().map(|flight| flight.deadline).min();
+        let flights = self.expiries.first().map(|&(deadline, _)| deadline);
         let racing = |fetch: &&Fetch| fetch.all_asked();
         let races = self
             .fetches
@@ -207,17 +214,19 @@ impl Core {
             .any(|fetch| racing(&fetch))
             .then(|| self.flights.values().map(|flight| flight.expected).filter(|&at| at > self.seen).min())
             .flatten();
-        let rests = self.peers.values().filter_map(|peer| match peer.standing {
+        let rest = |peer: &Peer| match peer.standing {
             Standing::Resting(until) if until > self.seen => Some(until),
             _ => None,
-        });
+        };
+        let anybody_rests = self.resting > self.seen;
+        let rests = anybody_rests.then(|| self.peers.values().filter_map(rest).min()).flatten();
         let starving = self
             .fetches
             .values()
             .filter_map(|id| self.blobs.get(id)?.fetch.as_ref())
             .map(|fetch| fetch.progress.after(super::schedule::STARVING))
             .filter(|&at| at > self.seen);
-        [flights, races, rests.min(), starving.min()].into_iter().flatten().min()
+        [flights, races, rests, starving.min()].into_iter().flatten().min()
     }
 }
 

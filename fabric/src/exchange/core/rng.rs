@@ -22,6 +22,11 @@ impl Rng {
         u32::try_from(((self.next() >> 32) * u64::from(bound)) >> 32).unwrap_or(0)
     }
 
+    /// A number below `bound`, which may be large; zero if `bound` is zero.
+    pub(crate) fn within(&mut self, bound: u64) -> u64 {
+        self.next() % bound.max(1)
+    }
+
     /// Puts `items` in random order.
     pub(crate) fn shuffle<T>(&mut self, items: &mut [T]) {
         for index in (1..items.len()).rev() {

@@ -68,12 +68,36 @@ impl Core {
     pub(super) fn schedule(&mut self, now: Time) {
         self.seen = self.seen.max(now);
         let fetches: Vec<BlobId> = self.fetches.values().copied().collect();
+        let mut fetches = fetches.into_iter().peekable();
         let mut reserved = BTreeSet::new();
-        for id in fetches {
+        while let Some(id) = fetches.next() {
             self.fill(now, id, &reserved);
             self.race(now, id);
-            self.reserve(id, &mut reserved);
+            if fetches.peek().is_some() {
+                self.reserve(id, &mut reserved);
+            }
         }
+    }
+
+    /// As [`Core::schedule`], when nothing has changed since but what `slot` says about blob `id`, of which it gives as
+    /// before: everybody else has been asked for all that may be. A message costs no look at each neighbour.
+    pub(super) fn schedule_one(&mut self, now: Time, id: BlobId, slot: Slot) {
+        if self.fetches.len() != 1 || self.starving(now, id) {
+            return self.schedule(now);
+        }
+        self.seen = self.seen.max(now);
+        let Some(blob) = self.blobs.get(&id) else { return };
+        let Some(fetch) = &blob.fetch else { return };
+        let work = self.work(blob, fetch.givers.unwrap_or_else(|| self.givers(now, blob)));
+        let turns = self.turn(now, blob, slot, &work).into_iter().collect();
+        self.take_turns(now, id, &work, turns);
+        self.race(now, id);
+    }
+
+    /// Nothing of the fetch of `id` is under way and nothing has come for long.
+    fn starving(&self, now: Time, id: BlobId) -> bool {
+        let fetch = self.blobs.get(&id).and_then(|blob| blob.fetch.as_ref());
+        self.in_flight == 0 && fetch.is_some_and(|fetch| now.since(fetch.progress) >= STARVING)
     }
 
     /// Keeps the neighbours that have more for this fetch from being asked for what is less urgent: their queues are short, and
@@ -86,41 +110,55 @@ impl Core {
 
     /// Asks until every neighbour has enough to do or nothing that could be asked.
     fn fill(&mut self, now: Time, id: BlobId, reserved: &BTreeSet<Slot>) {
+        let starving = self.starving(now, id);
         let Some(blob) = self.blobs.get_mut(&id) else { return };
-        if self.in_flight == 0
-            && blob.fetch.as_ref().is_some_and(|fetch| now.since(fetch.progress) >= STARVING)
-        {
+        if starving {
             blob.views.values_mut().for_each(|view| view.exhausted = false);
         }
+        if let Some(fetch) = &mut blob.fetch {
+            fetch.givers = None;
+        }
         let Some(blob) = self.blobs.get(&id) else { return };
-        let budget = self.budget(blob.cell_bytes());
         let offered = |view: &View| view.governed && !view.offers.is_empty();
-        if self.in_flight >= budget && !blob.views.values().any(offered) {
+        if self.in_flight >= self.budget(blob.cell_bytes()) && !blob.views.values().any(offered) {
             return;
         }
+        let work = self.work(blob, self.givers(now, blob));
+        let free = blob.views.keys().filter(|slot| !reserved.contains(slot));
+        let turns = free.filter_map(|&slot| self.turn(now, blob, slot, &work)).collect();
+        self.take_turns(now, id, &work, turns);
+        if let Some(fetch) = self.blobs.get_mut(&id).and_then(|blob| blob.fetch.as_mut()) {
+            fetch.givers = Some(work.givers);
+        }
+    }
+
+    fn givers(&self, now: Time, blob: &Blob) -> u32 {
         let usable = |slot: &Slot| self.peers.get(slot).is_some_and(|peer| peer.ready(now));
         let givers = blob.views.iter().filter(|(slot, view)| view.have.count() > 0 && usable(slot)).count();
-        let work = Work {
+        u32::try_from(givers).unwrap_or(u32::MAX)
+    }
+
+    fn work(&self, blob: &Blob, givers: u32) -> Work {
+        Work {
             cell: blob.cell_bytes(),
             missing: blob.missing_bytes(),
             rate: self.rate.per_second().unwrap_or(0),
-            givers: u32::try_from(givers).unwrap_or(u32::MAX),
-        };
-        let mut turns: BTreeSet<Turn> = blob
-            .views
-            .keys()
-            .filter(|slot| !reserved.contains(slot))
-            .filter_map(|&slot| self.turn(now, blob, slot, &work))
-            .collect();
+            givers,
+        }
+    }
+
+    /// Asks whose turn it is, again and again, until nobody is left or enough is under way.
+    fn take_turns(&mut self, now: Time, id: BlobId, work: &Work, mut turns: BTreeSet<Turn>) {
+        let budget = self.budget(work.cell);
         while self.in_flight < MAX_IN_FLIGHT {
             if self.in_flight >= budget && turns.first().is_none_or(|turn| !turn.offered) {
                 break;
             }
             let Some(turn) = turns.pop_first() else { break };
-            if self.ask(now, id, turn.slot, &work)
+            if self.ask(now, id, turn.slot, work)
                 && let Some(blob) = self.blobs.get(&id)
             {
-                turns.extend(self.turn(now, blob, turn.slot, &work));
+                turns.extend(self.turn(now, blob, turn.slot, work));
             }
         }
     }
@@ -226,6 +264,7 @@ impl Core {
             expected: now.after(expected.saturating_mul(2).saturating_add(RACE_GRACE)),
             deadline: now.after(patience(expected)),
         };
+        self.expiries.insert((flight.deadline, id));
         self.flights.insert(id, flight);
         self.outputs.push_back(Output::Request { id, peer: peer.key, blob, run, bytes: range });
     }

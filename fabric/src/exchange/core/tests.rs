@@ -178,6 +178,19 @@ proptest! {
         world.finish(honest, blob(0));
     }
 
+    /// What is looked at after each input is less than everything, and must be enough.
+    #[test]
+    fn nothing_that_could_be_asked_is_left(steps in prop::collection::vec(any_step(), 0..120)) {
+        let mut world = World::new();
+        world.step(Step::Fetch(0));
+        for step in steps {
+            world.step(step.clone());
+            world.core.schedule(world.now);
+            let more = world.settle().into_iter().find(|output| matches!(output, Output::Request { .. }));
+            prop_assert_eq!(more, None, "after {:?}", step);
+        }
+    }
+
     #[test]
     fn the_same_inputs_give_the_same_outputs(steps in prop::collection::vec(any_step(), 0..60)) {
         let run = || {

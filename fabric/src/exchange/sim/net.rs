@@ -1,233 +1,362 @@
-//! The modelled network: a star of full-duplex links around one switch.
+//! The modelled network: full-duplex links around switches, and racks whose uplinks are shared.
 //!
-//! Each node's uplink serves its flows in turn, a quantum at a time; quanta then queue at the receiver's downlink. A flow
-//! has a bounded window of quanta on the way, so a busy receiver slows its senders down and they serve others meanwhile,
-//! as TCP flows that share links do. Between two nodes there is one flow: answers on it come in the order of the requests.
+//! A node's uplink serves its flows in turn, a quantum at a time. A quantum to another rack then queues at the uplink of its
+//! rack and at that of the other; at last every quantum queues at the receiver's downlink. A flow has a bounded window of quanta
+//! on the way, so that a busy receiver slows its senders down and they serve others meanwhile, as TCP flows that share links
+//! do. Between two nodes there is one flow each way: answers on it come in the order of the requests.
+//!
+//! Owns links, flows and what was carried. Knows nothing of nodes but their numbers, and nothing of what the bytes mean.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::VecDeque;
 
-/// Bytes served at a time. Small against a cell, large enough for speed.
-pub const QUANTUM: u64 = 16 * 1024;
+use super::loss::{Fate, Losses};
+
 /// Quanta of one flow on the way.
 const WINDOW: u32 = 6;
 
 /// Names a node.
-pub type NodeIndex = u32;
+pub(super) type NodeIndex = u32;
+/// Names a flow.
+type FlowIndex = u32;
 
-/// An answer on its way: the request's number and the bytes still to send.
+/// An answer on its way: the request's number and the bytes still to send and to deliver.
 #[derive(Debug, Clone, Copy)]
 struct Answer {
     id: u64,
     unsent: u64,
     undelivered: u64,
+    /// The connection breaks when what is left has arrived.
+    breaks: bool,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Flow {
+    from: NodeIndex,
+    to: NodeIndex,
     answers: VecDeque<Answer>,
     window: u32,
-    /// In the uplink's ring or being served.
+    /// In the uplink's ring.
     active: bool,
+    /// Its two racks, if they differ.
+    crosses: Option<(u32, u32)>,
+    /// Nothing of it arrives before this moment: something lost is sent again.
+    bytes_clear: u64,
+    messages_clear: u64,
 }
 
 #[derive(Debug, Default)]
 struct Link {
-    /// Flows of this node that have something to send, in turn, by receiver.
-    ring: VecDeque<NodeIndex>,
+    up_rate: u64,
+    down_rate: u64,
+    /// Flows of this node that have something to send, in turn.
+    ring: VecDeque<FlowIndex>,
     up_busy: bool,
-    /// Quanta that wait for the downlink: sender, request, bytes.
-    arrivals: VecDeque<(NodeIndex, u64, u64)>,
-    down_busy: bool,
+    down_free: u64,
     /// Bytes of messages that have passed and have not been charged yet.
     up_debt: u64,
     down_debt: u64,
     dead: bool,
     sent: u64,
+    /// Its flows, by receiver.
+    flows: Vec<(NodeIndex, FlowIndex)>,
+}
+
+/// The uplink of a rack: what leaves it and what comes in.
+#[derive(Debug, Clone, Copy, Default)]
+struct Uplink {
+    out_free: u64,
+    in_free: u64,
+    exported: u64,
+    imported: u64,
 }
 
 /// What the network wants done at a later moment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum NetEvent {
-    /// A quantum has left a node.
-    Sent {
-        /// The sender.
-        from: NodeIndex,
-        /// The receiver.
-        to: NodeIndex,
-        /// The request it answers.
-        id: u64,
-        /// Its bytes.
-        bytes: u64,
-    },
-    /// A quantum has reached the switch port of its receiver.
-    Arrived {
-        /// The sender.
-        from: NodeIndex,
-        /// The receiver.
-        to: NodeIndex,
-        /// The request it answers.
-        id: u64,
-        /// Its bytes.
-        bytes: u64,
-    },
-    /// The downlink of a node has delivered a quantum.
-    Delivered {
-        /// The receiver.
-        to: NodeIndex,
-    },
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum NetEvent {
+    /// A quantum has left its sender.
+    Sent(Quantum),
+    /// A quantum has passed the uplink of its sender's rack.
+    Crossed(Quantum),
+    /// A quantum has passed the uplink of its receiver's rack.
+    Entered(Quantum),
+    /// The downlink of the receiver has delivered a quantum.
+    Delivered(Quantum),
 }
+
+/// Some bytes of an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Quantum {
+    flow: FlowIndex,
+    bytes: u32,
+    id: u64,
+}
+
+/// What the links are like.
+#[derive(Debug, Clone)]
+pub(super) struct Plan {
+    /// Bytes per second of each node's link, up and down.
+    pub(super) rates: Vec<(u64, u64)>,
+    /// The rack of each node, and bytes per second of each rack's uplink, each way.
+    pub(super) racks: Vec<u32>,
+    pub(super) uplink: u64,
+    /// Microseconds that a byte travels.
+    pub(super) latency: u64,
+    /// Bytes of headers for each [`SEGMENT`] of payload.
+    pub(super) headers: u64,
+    /// Bytes served at a time.
+    pub(super) quantum: u64,
+}
+
+/// Payload of a TCP segment on Ethernet, with timestamps.
+const SEGMENT: u64 = 1448;
 
 /// All links and flows.
 #[derive(Debug)]
-pub struct Net {
-    rate: u64,
-    latency: u64,
+pub(super) struct Net {
+    plan: Plan,
     links: Vec<Link>,
-    flows: BTreeMap<(NodeIndex, NodeIndex), Flow>,
-    cancelled: BTreeSet<u64>,
-    /// Events to come: delay in microseconds and event.
-    pub events: Vec<(u64, NetEvent)>,
-    /// Requests answered in full: the receiver and the number.
-    pub delivered: Vec<(NodeIndex, u64)>,
+    uplinks: Vec<Uplink>,
+    flows: Vec<Flow>,
+    losses: Losses,
+    /// Events to come and their time.
+    pub(super) events: Vec<(u64, NetEvent)>,
+    /// Requests answered: the receiver, the number, and whether whole.
+    pub(super) delivered: Vec<(NodeIndex, u64, bool)>,
 }
 
 impl Net {
-    /// Links of `rate` bytes per second for `nodes` nodes.
-    #[must_use]
-    pub fn new(nodes: u32, rate: u64, latency: u64) -> Self {
-        let links = (0..nodes).map(|_| Link::default()).collect();
-        let (events, delivered) = (Vec::new(), Vec::new());
-        Self { rate, latency, links, flows: BTreeMap::new(), cancelled: BTreeSet::new(), events, delivered }
+    pub(super) fn new(plan: Plan, losses: Losses) -> Self {
+        let link = |&(up_rate, down_rate): &(u64, u64)| Link { up_rate, down_rate, ..Link::default() };
+        let links = plan.rates.iter().map(link).collect();
+        let racks = plan.racks.iter().max().map_or(0, |&last| last as usize + 1);
+        let uplinks = vec![Uplink::default(); racks];
+        Self { plan, links, uplinks, flows: Vec::new(), losses, events: Vec::new(), delivered: Vec::new() }
     }
 
     /// Bytes that have left `node`.
-    #[must_use]
-    pub fn sent(&self, node: NodeIndex) -> u64 {
+    pub(super) fn sent(&self, node: NodeIndex) -> u64 {
         self.links.get(node as usize).map_or(0, |link| link.sent)
     }
 
-    /// Small messages pass at once; their bytes hold up what is sent next.
-    pub fn charge(&mut self, from: NodeIndex, to: NodeIndex, bytes: u64) {
-        if let Some(link) = self.links.get_mut(from as usize) {
-            link.up_debt += bytes;
-            link.sent += bytes;
-        }
-        if let Some(link) = self.links.get_mut(to as usize) {
-            link.down_debt += bytes;
-        }
+    /// Bytes that have come into each rack from others.
+    pub(super) fn imported(&self) -> Vec<u64> {
+        self.uplinks.iter().map(|uplink| uplink.imported).collect()
     }
 
-    /// `from` begins to answer request `id` of `to` with `bytes`.
-    pub fn answer(&mut self, from: NodeIndex, to: NodeIndex, id: u64, bytes: u64) {
-        let flow = self.flows.entry((from, to)).or_default();
-        flow.answers.push_back(Answer { id, unsent: bytes, undelivered: bytes });
-        self.wake(from, to);
+    /// Bytes that have left each rack for others.
+    pub(super) fn exported(&self) -> Vec<u64> {
+        self.uplinks.iter().map(|uplink| uplink.exported).collect()
     }
 
-    /// `to` gives request `id` up; what is on the way still comes.
-    pub fn cancel(&mut self, from: NodeIndex, to: NodeIndex, id: u64) {
-        if let Some(flow) = self.flows.get_mut(&(from, to)) {
-            let before = flow.answers.len();
-            flow.answers.retain(|answer| answer.id != id);
-            if flow.answers.len() < before {
-                self.cancelled.insert(id);
+    /// New flows between two nodes, both ways; what was between them before is gone.
+    pub(super) fn connect(&mut self, one: NodeIndex, other: NodeIndex) {
+        let rack = |node: NodeIndex| self.plan.racks.get(node as usize).copied().unwrap_or(0);
+        let racks = (rack(one), rack(other));
+        for (from, to, crossed) in [(one, other, racks), (other, one, (racks.1, racks.0))] {
+            let index = u32::try_from(self.flows.len()).unwrap_or(u32::MAX);
+            let crosses = (racks.0 != racks.1).then_some(crossed);
+            self.flows.push(Flow {
+                from,
+                to,
+                answers: VecDeque::new(),
+                window: 0,
+                active: false,
+                crosses,
+                bytes_clear: 0,
+                messages_clear: 0,
+            });
+            let Some(link) = self.links.get_mut(from as usize) else { continue };
+            match link.flows.binary_search_by_key(&to, |flow| flow.0) {
+                Ok(place) => {
+                    let old = link.flows.get_mut(place).map(|flow| std::mem::replace(&mut flow.1, index));
+                    if let Some(old) = old.and_then(|old| self.flows.get_mut(old as usize)) {
+                        old.answers.clear();
+                    }
+                }
+                Err(place) => link.flows.insert(place, (to, index)),
             }
         }
     }
 
+    fn flow(&self, from: NodeIndex, to: NodeIndex) -> Option<FlowIndex> {
+        let flows = &self.links.get(from as usize)?.flows;
+        let place = flows.binary_search_by_key(&to, |flow| flow.0).ok()?;
+        flows.get(place).map(|flow| flow.1)
+    }
+
+    /// A small message leaves `from` now: when `to` has it, `control` microseconds of queues and wake-ups included. It
+    /// passes at once; its bytes hold up what is sent next. `None` if there is no flow between them.
+    pub(super) fn message(
+        &mut self,
+        now: u64,
+        from: NodeIndex,
+        to: NodeIndex,
+        bytes: u64,
+        control: u64,
+    ) -> Option<u64> {
+        let bytes = self.on_wire(bytes);
+        let index = self.flow(from, to)?;
+        let link = self.links.get_mut(from as usize)?;
+        link.up_debt += bytes;
+        link.sent += bytes;
+        self.links.get_mut(to as usize)?.down_debt += bytes;
+        let flow = self.flows.get_mut(index as usize)?;
+        if let Some((from, to)) = flow.crosses {
+            let time = bytes * 1_000_000 / self.plan.uplink.max(1);
+            if let Some(uplink) = self.uplinks.get_mut(from as usize) {
+                uplink.out_free = uplink.out_free.max(now) + time;
+                uplink.exported += bytes;
+            }
+            if let Some(uplink) = self.uplinks.get_mut(to as usize) {
+                uplink.in_free = uplink.in_free.max(now) + time;
+                uplink.imported += bytes;
+            }
+        }
+        let at = now + self.plan.latency + control + self.losses.message();
+        flow.messages_clear = flow.messages_clear.max(at);
+        Some(flow.messages_clear)
+    }
+
+    /// `from` begins to answer request `id` of `to` with `bytes`. Without a flow between them nothing comes.
+    pub(super) fn answer(&mut self, now: u64, from: NodeIndex, to: NodeIndex, id: u64, bytes: u64) {
+        let Some(index) = self.flow(from, to) else { return };
+        let (bytes, breaks) = match self.losses.answer() {
+            Fate::Whole => (bytes, false),
+            Fate::Breaks(part) => ((bytes * u64::from(part) / 256).max(1), true),
+        };
+        if let Some(flow) = self.flows.get_mut(index as usize) {
+            flow.answers.push_back(Answer { id, unsent: bytes, undelivered: bytes, breaks });
+        }
+        self.wake(now, index);
+    }
+
+    /// `to` gives request `id` up; what is on the way still comes.
+    pub(super) fn cancel(&mut self, from: NodeIndex, to: NodeIndex, id: u64) {
+        if let Some(flow) = self.flow(from, to).and_then(|index| self.flows.get_mut(index as usize)) {
+            flow.answers.retain(|answer| answer.id != id);
+        }
+    }
+
     /// `node` neither sends nor receives any more.
-    pub fn kill(&mut self, node: NodeIndex) {
+    pub(super) fn kill(&mut self, node: NodeIndex) {
         if let Some(link) = self.links.get_mut(node as usize) {
             link.dead = true;
             link.ring.clear();
         }
     }
 
+    /// `node` is back; its flows have to be connected anew.
+    pub(super) fn revive(&mut self, node: NodeIndex) {
+        if let Some(link) = self.links.get_mut(node as usize) {
+            link.dead = false;
+        }
+    }
+
     /// Takes an event back when its time has come.
-    pub fn handle(&mut self, event: NetEvent) {
+    pub(super) fn handle(&mut self, now: u64, event: NetEvent) {
         match event {
-            NetEvent::Sent { from, to, id, bytes } => {
-                self.events.push((self.latency, NetEvent::Arrived { from, to, id, bytes }));
+            NetEvent::Sent(quantum) => {
+                let Some(&Flow { from, crosses, .. }) = self.flows.get(quantum.flow as usize) else { return };
+                let uplink = crosses.and_then(|(rack, _)| self.uplinks.get_mut(rack as usize));
+                match uplink {
+                    Some(uplink) => {
+                        let wire = on_wire(&self.plan, u64::from(quantum.bytes));
+                        uplink.out_free =
+                            uplink.out_free.max(now) + wire * 1_000_000 / self.plan.uplink.max(1);
+                        uplink.exported += wire;
+                        self.events.push((uplink.out_free, NetEvent::Crossed(quantum)));
+                    }
+                    None => self.arrive(now + self.plan.latency, quantum),
+                }
                 if let Some(link) = self.links.get_mut(from as usize) {
                     link.up_busy = false;
                 }
-                self.wake(from, to);
-                self.serve(from);
+                self.wake(now, quantum.flow);
+                self.serve(now, from);
             }
-            NetEvent::Arrived { from, to, id, bytes } => {
-                if let Some(link) = self.links.get_mut(to as usize) {
-                    link.arrivals.push_back((from, id, bytes));
+            NetEvent::Crossed(quantum) => {
+                let Some(flow) = self.flows.get(quantum.flow as usize) else { return };
+                let wire = self.on_wire(u64::from(quantum.bytes));
+                if let Some((_, rack)) = flow.crosses
+                    && let Some(uplink) = self.uplinks.get_mut(rack as usize)
+                {
+                    uplink.in_free = uplink.in_free.max(now) + wire * 1_000_000 / self.plan.uplink.max(1);
+                    uplink.imported += wire;
+                    self.events.push((uplink.in_free, NetEvent::Entered(quantum)));
                 }
-                self.receive(to);
             }
-            NetEvent::Delivered { to } => {
-                let Some(link) = self.links.get_mut(to as usize) else { return };
-                link.down_busy = false;
-                if let Some((from, id, bytes)) = link.arrivals.pop_front() {
-                    self.deliver(from, to, id, bytes);
-                }
-                self.receive(to);
-            }
+            NetEvent::Entered(quantum) => self.arrive(now + self.plan.latency, quantum),
+            NetEvent::Delivered(quantum) => self.deliver(now, quantum),
         }
     }
 
-    fn deliver(&mut self, from: NodeIndex, to: NodeIndex, id: u64, bytes: u64) {
-        if let Some(flow) = self.flows.get_mut(&(from, to)) {
-            flow.window = flow.window.saturating_sub(1);
-            if let Some(index) = flow.answers.iter().position(|answer| answer.id == id)
-                && let Some(answer) = flow.answers.get_mut(index)
-            {
-                answer.undelivered = answer.undelivered.saturating_sub(bytes);
-                if answer.undelivered == 0 {
-                    flow.answers.remove(index);
-                    self.delivered.push((to, id));
-                }
+    /// A quantum reaches the switch port of its receiver at `at`, after all that reached it before.
+    fn arrive(&mut self, at: u64, quantum: Quantum) {
+        let wire = self.on_wire(u64::from(quantum.bytes));
+        let Some(flow) = self.flows.get_mut(quantum.flow as usize) else { return };
+        let Some(link) = self.links.get_mut(flow.to as usize) else { return };
+        let bytes = wire + std::mem::take(&mut link.down_debt);
+        link.down_free = link.down_free.max(at) + bytes * 1_000_000 / link.down_rate.max(1);
+        let stall = self.losses.quantum(u64::from(quantum.bytes));
+        flow.bytes_clear = flow.bytes_clear.max(link.down_free + stall);
+        self.events.push((flow.bytes_clear, NetEvent::Delivered(quantum)));
+    }
+
+    fn deliver(&mut self, now: u64, quantum: Quantum) {
+        let Some(flow) = self.flows.get_mut(quantum.flow as usize) else { return };
+        flow.window = flow.window.saturating_sub(1);
+        if let Some(place) = flow.answers.iter().position(|answer| answer.id == quantum.id)
+            && let Some(answer) = flow.answers.get_mut(place)
+        {
+            answer.undelivered = answer.undelivered.saturating_sub(u64::from(quantum.bytes));
+            if answer.undelivered == 0 {
+                let whole = !answer.breaks;
+                flow.answers.remove(place);
+                self.delivered.push((flow.to, quantum.id, whole));
             }
         }
-        self.wake(from, to);
+        self.wake(now, quantum.flow);
     }
 
     /// Puts the flow in the ring of its sender if it can send.
-    fn wake(&mut self, from: NodeIndex, to: NodeIndex) {
-        let (Some(flow), Some(link)) = (self.flows.get_mut(&(from, to)), self.links.get_mut(from as usize))
-        else {
-            return;
-        };
+    fn wake(&mut self, now: u64, index: FlowIndex) {
+        let Some(flow) = self.flows.get_mut(index as usize) else { return };
+        let from = flow.from;
+        let Some(link) = self.links.get_mut(from as usize) else { return };
         let ready = flow.window < WINDOW && flow.answers.iter().any(|answer| answer.unsent > 0);
         if ready && !flow.active && !link.dead {
             flow.active = true;
-            link.ring.push_back(to);
+            link.ring.push_back(index);
         }
-        self.serve(from);
+        self.serve(now, from);
     }
 
     /// Sends the next quantum of `from` if its uplink is free.
-    fn serve(&mut self, from: NodeIndex) {
+    fn serve(&mut self, now: u64, from: NodeIndex) {
         let Some(link) = self.links.get_mut(from as usize) else { return };
         while !link.up_busy && !link.dead {
-            let Some(to) = link.ring.pop_front() else { return };
-            let Some(flow) = self.flows.get_mut(&(from, to)) else { continue };
+            let Some(index) = link.ring.pop_front() else { return };
+            let Some(flow) = self.flows.get_mut(index as usize) else { continue };
             flow.active = false;
             let Some(answer) = flow.answers.iter_mut().find(|answer| answer.unsent > 0) else { continue };
-            let bytes = answer.unsent.min(QUANTUM);
+            let bytes = answer.unsent.min(self.plan.quantum);
             answer.unsent -= bytes;
             flow.window += 1;
             link.up_busy = true;
-            link.sent += bytes;
-            let time = (bytes + std::mem::take(&mut link.up_debt)) * 1_000_000 / self.rate;
-            self.events.push((time, NetEvent::Sent { from, to, id: answer.id, bytes }));
+            let wire = on_wire(&self.plan, bytes);
+            link.sent += wire;
+            let time = (wire + std::mem::take(&mut link.up_debt)) * 1_000_000 / link.up_rate.max(1);
+            let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+            self.events.push((now + time, NetEvent::Sent(Quantum { flow: index, bytes, id: answer.id })));
         }
     }
 
-    fn receive(&mut self, to: NodeIndex) {
-        let Some(link) = self.links.get_mut(to as usize) else { return };
-        if link.down_busy || link.dead {
-            return;
-        }
-        if let Some(&(.., bytes)) = link.arrivals.front() {
-            link.down_busy = true;
-            let time = (bytes + std::mem::take(&mut link.down_debt)) * 1_000_000 / self.rate;
-            self.events.push((time, NetEvent::Delivered { to }));
-        }
+    fn on_wire(&self, bytes: u64) -> u64 {
+        on_wire(&self.plan, bytes)
     }
+}
+
+/// Bytes with the headers of their segments.
+fn on_wire(plan: &Plan, bytes: u64) -> u64 {
+    bytes + bytes * plan.headers / SEGMENT
 }

@@ -1,151 +1,148 @@
-//! The simulated nodes and the clock.
+//! The simulated swarm: a clock, the nodes, and what passes between them.
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::sync::Arc;
 
-use super::net::{Net, NetEvent, NodeIndex};
-use super::{Fault, Scenario};
+use super::loss::Losses;
+use super::net::{Net, NetEvent, NodeIndex, Plan};
+use super::node::{Asked, Letter, Life, Node};
+use super::outcome::{Outcome, Sample};
+use super::queue::Queue;
+use super::{Fault, Scenario, topology};
 use crate::bitfield::Bitfield;
 use crate::exchange::core::grid::Grid;
-use crate::exchange::core::{Core, Failure, Order, Output, PeerHint, PeerKey, Priority, RequestId, Time};
+use crate::exchange::core::rng::Rng;
+use crate::exchange::core::{Core, Failure, Order, Output, PeerHint, Priority, RequestId, Time};
 use crate::exchange::event::ExchangeEvent;
-use crate::exchange::message::{Message, Run};
-use crate::id::{BlobId, Hash, NodeId};
+use crate::exchange::message::Run;
+use crate::id::{BlobId, Hash};
 
-/// Bytes of a message besides its runs: ids, encryption, TCP and IP headers.
-const MESSAGE: u64 = 160;
-/// Bytes of one run in a message.
-const RUN: u64 = 4;
 /// Bytes of a request's head and of an answer's.
 const HEADS: u64 = 320;
+/// Bytes that a link serves at a time: small against a cell, large enough for speed.
+const MIN_QUANTUM: u64 = 16 * 1024;
+/// Quanta in a cell at least.
+const QUANTA: u64 = 4;
+/// How often progress is noted within the time of one copy.
+const SAMPLES: u64 = 200;
 
-/// What came of a scenario.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Outcome {
-    /// For each fetching node the microseconds from its joining to its last byte; `None` if it did not finish.
-    pub times: Vec<Option<u64>>,
-    /// Bytes that left each node, the origin first; heads and messages included.
-    pub sent: Vec<u64>,
-    /// Messages between neighbours.
-    pub messages: u64,
-    /// When the origin saw its first copy out.
-    pub first_copy: Option<Time>,
-    /// Requests that were given up or failed.
-    pub failures: u64,
-    /// Peers banned, over all nodes.
-    pub bans: u64,
-    /// Microseconds that one link needs for one copy.
-    pub bound: u64,
-    /// Bytes of the blob.
-    pub size: u64,
-}
-
-impl Outcome {
-    /// Time of the last of `nodes` (numbers from 1) divided by the bound; infinite if one did not finish.
-    #[must_use]
-    pub fn stretch(&self, nodes: std::ops::RangeInclusive<u32>) -> f64 {
-        let time = |node: u32| self.times.get(node as usize - 1).copied().flatten();
-        let last = nodes.map(time).try_fold(0, |last: u64, time| Some(last.max(time?)));
-        last.map_or(f64::INFINITY, |last| last as f64 / self.bound as f64)
-    }
-
-    /// Copies of the blob that left the origin.
-    #[must_use]
-    pub fn copies(&self) -> f64 {
-        self.sent.first().map_or(0.0, |&sent| sent as f64 / self.size as f64)
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, PartialEq, Eq)]
 enum Event {
     Net(NetEvent),
-    /// A message, by its number in the post.
-    Message(u64),
-    /// A request reaches a server.
+    Message(Box<Letter>),
+    /// A request reaches its server.
     Request {
-        server: NodeIndex,
-        client: NodeIndex,
+        server: Life,
+        client: Life,
         id: u64,
     },
-    Wake(NodeIndex),
+    Wake(Life),
     Join(NodeIndex),
     Die(NodeIndex),
-}
-
-struct Node {
-    core: Core,
-    neighbours: Vec<NodeIndex>,
-    joined: Option<Time>,
-    done: Option<Time>,
-    dead: bool,
-    lies: bool,
-    wake: Option<Time>,
-    /// Requests under way: whom was asked and for which chunks.
-    requests: BTreeMap<u64, (NodeIndex, Run)>,
+    /// A node that died is back.
+    Return(NodeIndex),
+    /// The neighbours of a node find out that it is gone.
+    Notice(Life),
+    Sample,
 }
 
 pub(super) struct Swarm<'a> {
     scenario: &'a Scenario,
     now: Time,
-    events: BinaryHeap<Reverse<(Time, u64, Event)>>,
-    sequence: u64,
+    events: Queue<Event>,
     net: Net,
     nodes: Vec<Node>,
+    racks: Vec<u32>,
     grid: Arc<Grid>,
-    post: BTreeMap<u64, (NodeIndex, NodeIndex, Message)>,
+    rng: Rng,
     outcome: Outcome,
+    /// Bytes and complete nodes, over those that live.
+    held: u64,
+    complete: u32,
+    present: u32,
+    /// Nodes that are still to finish: there, or to come.
+    unfinished: u32,
 }
 
 impl<'a> Swarm<'a> {
     pub(super) fn new(scenario: &'a Scenario) -> Self {
-        let mut dice = Dice(scenario.seed);
-        let grid = Arc::new(Grid::new(BlobId(Hash::of(b"simulated")), lengths(scenario, &mut dice)));
-        let count = scenario.nodes + 1;
-        let mut nodes: Vec<Node> = (0..count)
-            .map(|_| Node {
-                core: Core::new(dice.next()),
-                neighbours: Vec::new(),
-                joined: None,
-                done: None,
-                dead: false,
-                lies: false,
-                wake: None,
-                requests: BTreeMap::new(),
-            })
+        let mut rng = Rng::new(scenario.seed);
+        let grid = Arc::new(Grid::new(BlobId(Hash::of(b"simulated")), topology::chunks(scenario, &mut rng)));
+        let racks = topology::racks(scenario);
+        let seeds: Vec<u64> = (0..=scenario.nodes).map(|_| rng.next()).collect();
+        let neighbours = topology::neighbours(scenario, &racks, &mut rng);
+        let nodes = (0..)
+            .zip(seeds)
+            .zip(neighbours)
+            .map(|((node, seed), list)| Node::new(node, seed, list))
             .collect();
-        connect(&mut nodes, scenario.degree, &mut dice);
+        let cell = scenario.size / u64::from(grid.cells().max(1));
+        let plan = Plan {
+            rates: topology::rates(scenario, &mut rng),
+            racks: racks.clone(),
+            uplink: scenario.racks.uplink,
+            latency: scenario.latency,
+            headers: u64::from(scenario.headers),
+            quantum: MIN_QUANTUM.max(cell / QUANTA),
+        };
+        let losses = Losses::new(scenario.loss, rng.next());
         let outcome = Outcome {
             times: vec![None; scenario.nodes as usize],
-            sent: Vec::new(),
-            messages: 0,
-            first_copy: None,
-            failures: 0,
-            bans: 0,
+            ends: vec![None; scenario.nodes as usize],
             bound: scenario.bound(),
             size: scenario.size,
+            ..Outcome::default()
         };
         Self {
             scenario,
             now: Time(0),
-            events: BinaryHeap::new(),
-            sequence: 0,
-            net: Net::new(count, scenario.rate, scenario.latency),
+            events: Queue::new(),
+            net: Net::new(plan, losses),
             nodes,
+            racks,
             grid,
-            post: BTreeMap::new(),
+            rng,
             outcome,
+            held: 0,
+            complete: 0,
+            present: 0,
+            unfinished: scenario.nodes,
         }
     }
 
-    pub(super) fn run(mut self) -> Outcome {
-        for node in 0..self.scenario.nodes + 1 {
+    pub(super) fn run(mut self, watch: &mut dyn FnMut(&Sample)) -> Outcome {
+        self.begin();
+        while let Some((at, event)) = self.events.pop() {
+            if at > self.scenario.limit.0 || (matches!(event, Event::Wake(_)) && self.unfinished == 0) {
+                break;
+            }
+            self.now = Time(at);
+            self.outcome.steps += 1;
+            if event == Event::Sample {
+                self.sample(watch);
+                continue;
+            }
+            self.handle(event);
+            self.pump();
+        }
+        self.outcome.sent = (0..=self.scenario.nodes).map(|node| self.net.sent(node)).collect();
+        self.outcome.imported = self.net.imported();
+        self.outcome.exported = self.net.exported();
+        self.outcome
+    }
+
+    fn begin(&mut self) {
+        self.at(Time(0), Event::Sample);
+        for node in 0..=self.scenario.nodes {
             let at = node.checked_sub(1).and_then(|index| self.scenario.joins.get(index as usize));
             self.at(at.copied().unwrap_or_default(), Event::Join(node));
         }
         for &fault in &self.scenario.faults {
             match fault {
                 Fault::Dies { node, at } => self.at(at, Event::Die(node)),
+                Fault::Crashes { node, at, down } => {
+                    self.at(at, Event::Die(node));
+                    self.at(at.after(down), Event::Return(node));
+                }
                 Fault::Lies { node } => {
                     if let Some(node) = self.nodes.get_mut(node as usize) {
                         node.lies = true;
@@ -154,197 +151,283 @@ impl<'a> Swarm<'a> {
                 Fault::OriginDiesAfterFirstCopy => {}
             }
         }
-        let waiting = |swarm: &Self| swarm.nodes.iter().skip(1).any(|node| node.done.is_none() && !node.dead);
-        while let Some(Reverse((at, _, event))) = self.events.pop() {
-            if at > self.scenario.limit || (matches!(event, Event::Wake(_)) && !waiting(&self)) {
-                break;
-            }
-            self.now = at;
-            self.handle(event);
-            self.pump();
-        }
-        self.outcome.sent = (0..self.scenario.nodes + 1).map(|node| self.net.sent(node)).collect();
-        self.outcome
     }
 
     fn at(&mut self, at: Time, event: Event) {
-        self.sequence += 1;
-        self.events.push(Reverse((at, self.sequence, event)));
+        self.events.push(at.0, event);
+    }
+
+    fn sample(&mut self, watch: &mut dyn FnMut(&Sample)) {
+        let sample = Sample { at: self.now, held: self.held, complete: self.complete, present: self.present };
+        watch(&sample);
+        self.outcome.progress.push(sample);
+        if self.unfinished > 0 {
+            self.at(self.now.after((self.outcome.bound / SAMPLES).max(1)), Event::Sample);
+        }
     }
 
     fn handle(&mut self, event: Event) {
         let now = self.now;
         match event {
-            Event::Net(event) => self.net.handle(event),
-            Event::Message(number) => {
-                let Some((from, to, message)) = self.post.remove(&number) else { return };
-                self.with(to, |node| node.core.message(now, key(from), &message));
+            Event::Net(event) => self.net.handle(now.0, event),
+            Event::Message(letter) => {
+                let from = letter.from.key();
+                self.with(letter.to, |node| node.core.message(now, from, &letter.message));
             }
             Event::Request { server, client, id } => self.serve(server, client, id),
-            Event::Wake(index) => self.with(index, |node| {
+            Event::Wake(life) => self.with(life, |node| {
                 node.wake = None;
                 node.core.tick(now);
             }),
             Event::Join(index) => self.join(index),
             Event::Die(index) => self.die(index),
+            Event::Return(index) => self.come_back(index),
+            Event::Notice(life) => self.noticed(life),
+            Event::Sample => {}
         }
     }
 
-    /// Changes a node that lives, then does what its core says.
-    fn with(&mut self, index: NodeIndex, change: impl FnOnce(&mut Node)) {
+    fn life(&self, index: NodeIndex) -> Option<Life> {
+        self.nodes.get(index as usize).filter(|node| node.lives()).map(|node| node.life)
+    }
+
+    /// Changes a node that lives this life, then does what its core says.
+    fn with(&mut self, life: Life, change: impl FnOnce(&mut Node)) {
         if let Some(node) =
-            self.nodes.get_mut(index as usize).filter(|node| !node.dead && node.joined.is_some())
+            self.nodes.get_mut(life.node as usize).filter(|node| node.lives() && node.life == life)
         {
             change(node);
-            self.drain(index);
+            self.drain(life);
         }
     }
 
     /// Passes on what the network wants: later events, and answers that are complete.
     fn pump(&mut self) {
         loop {
-            for (delay, event) in std::mem::take(&mut self.net.events) {
-                self.at(self.now.after(delay), Event::Net(event));
+            for (at, event) in self.net.events.drain(..) {
+                self.events.push(at, Event::Net(event));
             }
-            let delivered = std::mem::take(&mut self.net.delivered);
-            if delivered.is_empty() && self.net.events.is_empty() {
-                return;
-            }
-            for (client, id) in delivered {
-                self.delivered(client, id & ((1 << 40) - 1));
-            }
+            let Some((client, id, whole)) = self.net.delivered.pop() else { return };
+            self.delivered(client, id, whole);
         }
     }
 
-    fn delivered(&mut self, client: NodeIndex, id: u64) {
+    fn delivered(&mut self, client: NodeIndex, id: u64, whole: bool) {
         let (now, blob) = (self.now, self.grid.blob());
-        let asked = self.nodes.get(client as usize).and_then(|node| node.requests.get(&id)).copied();
-        let Some((server, run)) = asked else { return };
-        let lies = self.nodes.get(server as usize).is_some_and(|node| node.lies);
-        self.with(client, |node| {
-            node.requests.remove(&id);
-            if lies {
-                return node.core.finished(now, RequestId(id), Err(Failure::BadChunk(run.first)));
-            }
+        let Some(life) = self.life(client) else { return };
+        let asked = self.nodes.get_mut(client as usize).and_then(|node| node.requests.remove(&id));
+        let Some(Asked { server, run }) = asked else { return };
+        let lies = self.nodes.get(server.node as usize).is_some_and(|node| node.lies);
+        if !whole || lies {
+            let why = if lies {
+                Failure::BadChunk(run.first)
+            } else {
+                Failure::Transport("connection reset".into())
+            };
+            return self.with(life, |node| node.core.finished(now, RequestId(id), Err(why)));
+        }
+        let have = self.nodes.get(client as usize).map_or(0, |node| node.core.held(&blob));
+        self.with(life, |node| {
             node.core.stored(now, blob, run);
             node.core.finished(now, RequestId(id), Ok(()));
         });
+        if let Some(node) = self.nodes.get_mut(client as usize) {
+            node.held = node.core.held(&blob);
+            self.held += node.held - have;
+        }
     }
 
-    fn serve(&mut self, server: NodeIndex, client: NodeIndex, id: u64) {
+    fn serve(&mut self, server: Life, client: Life, id: u64) {
         let now = self.now;
-        let asked = self.nodes.get(client as usize).and_then(|node| node.requests.get(&id)).copied();
-        let Some((_, run)) = asked else { return };
-        let Some(node) = self.nodes.get(server as usize) else { return };
-        if node.dead {
+        let asked = self.nodes.get(client.node as usize).and_then(|node| node.requests.get(&id)).copied();
+        let Some(Asked { run, .. }) = asked else { return };
+        // A machine without power says nothing; one that has started again says that nobody listens.
+        let Some(node) = self.nodes.get(server.node as usize).filter(|node| node.lives()) else { return };
+        let failure = if node.life != server {
+            Some(Failure::Transport("connection refused".into()))
+        } else if !node.core.holds(&self.grid.blob(), run) {
+            Some(Failure::NotHeld)
+        } else {
+            None
+        };
+        if let Some(failure) = failure {
             return self.with(client, |node| {
                 node.requests.remove(&id);
-                node.core.finished(now, RequestId(id), Err(Failure::Transport("dead".into())));
-            });
-        }
-        if !node.core.holds(&self.grid.blob(), run) {
-            return self.with(client, |node| {
-                node.requests.remove(&id);
-                node.core.finished(now, RequestId(id), Err(Failure::NotHeld));
+                node.core.finished(now, RequestId(id), Err(failure));
             });
         }
         let bytes = self.grid.bytes_of(run.chunks());
-        self.net.answer(server, client, number(client, id), bytes.end - bytes.start + HEADS);
+        self.net.answer(now.0, server.node, client.node, id, bytes.end - bytes.start + HEADS);
     }
 
     fn join(&mut self, index: NodeIndex) {
         let now = self.now;
+        let grid = Arc::clone(&self.grid);
         let Some(node) = self.nodes.get_mut(index as usize) else { return };
         node.joined = Some(now);
-        let neighbours = node.neighbours.clone();
-        let chunks = self.grid.chunks();
-        let grid = Arc::clone(&self.grid);
-        self.with(index, |node| {
+        let (life, neighbours) = (node.life, node.neighbours.clone());
+        self.present += u32::from(index > 0);
+        self.with(life, |node| {
+            let nothing = Bitfield::empty(grid.chunks());
             if index == 0 {
-                node.core.seed(now, &grid, &Bitfield::full(chunks));
+                node.core.seed(now, &grid, &Bitfield::full(grid.chunks()));
             } else {
-                node.core.fetch(now, &grid, &Bitfield::empty(chunks), Priority::Root, Order::Rarest);
+                node.core.fetch(now, &grid, &nothing, Priority::Root, Order::Rarest);
             }
         });
         for other in neighbours {
-            let up = self.nodes.get(other as usize).is_some_and(|node| node.joined.is_some() && !node.dead);
-            if up {
-                self.with(index, |node| node.core.peer_up(now, key(other), PeerHint::default()));
-                self.with(other, |node| node.core.peer_up(now, key(index), PeerHint::default()));
+            if let Some(other) = self.life(other) {
+                self.meet(life, other);
             }
         }
+    }
+
+    /// Two nodes become neighbours.
+    fn meet(&mut self, one: Life, other: Life) {
+        let (now, hint) = (self.now, self.hint(one.node, other.node));
+        self.net.connect(one.node, other.node);
+        self.with(one, |node| node.core.peer_up(now, other.key(), hint));
+        self.with(other, |node| node.core.peer_up(now, one.key(), hint));
+    }
+
+    fn hint(&self, _one: NodeIndex, _other: NodeIndex) -> PeerHint {
+        PeerHint::default()
     }
 
     fn die(&mut self, index: NodeIndex) {
-        let now = self.now;
-        let Some(node) = self.nodes.get_mut(index as usize) else { return };
+        let Some(node) = self.nodes.get_mut(index as usize).filter(|node| node.lives()) else { return };
         node.dead = true;
-        let neighbours = node.neighbours.clone();
+        let (life, held, complete) = (node.life, node.held, node.complete);
         self.net.kill(index);
-        for other in neighbours {
-            self.with(other, |node| {
-                node.requests.retain(|_, (server, _)| *server != index);
-                node.core.peer_down(now, key(index));
-            });
+        if index > 0 {
+            self.held -= held;
+            self.present -= 1;
+            self.complete -= u32::from(complete);
+            let returns = self.scenario.faults.iter().any(
+                |fault| matches!(*fault, Fault::Crashes { node, at, .. } if node == index && at == self.now),
+            );
+            if returns && complete {
+                self.unfinished += 1;
+            } else if !returns {
+                self.unfinished -= u32::from(!complete);
+                self.outcome.lost += 1;
+            }
+        }
+        if self.scenario.notice == 0 {
+            self.noticed(life);
+        } else {
+            self.at(self.now.after(self.scenario.notice), Event::Notice(life));
         }
     }
 
-    /// Does everything that the core of `index` wants done.
-    fn drain(&mut self, index: NodeIndex) {
-        let mut dies = false;
-        while let Some(output) = self.nodes.get_mut(index as usize).and_then(|node| node.core.poll()) {
-            match output {
-                Output::Request { id, peer, run, .. } => {
-                    let server = index_of(peer);
-                    if let Some(node) = self.nodes.get_mut(index as usize) {
-                        node.requests.insert(id.0, (server, run));
-                    }
-                    let at = self.now.after(self.scenario.latency);
-                    self.at(at, Event::Request { server, client: index, id: id.0 });
-                }
-                Output::Cancel(id) => {
-                    let asked =
-                        self.nodes.get_mut(index as usize).and_then(|node| node.requests.remove(&id.0));
-                    if let Some((server, _)) = asked {
-                        self.net.cancel(server, index, number(index, id.0));
-                    }
-                }
-                Output::Send { to, message } => self.post(index, index_of(to), message),
-                Output::Event(event) => dies |= self.event(index, &event),
+    /// The neighbours of a node that died give it up, and those that it leaves with few look for others.
+    fn noticed(&mut self, gone: Life) {
+        let now = self.now;
+        let Some(node) = self.nodes.get(gone.node as usize) else { return };
+        let (neighbours, stays_away) = (node.neighbours.clone(), node.dead);
+        for other in neighbours {
+            let Some(life) = self.life(other) else { continue };
+            self.with(life, |node| {
+                node.requests.retain(|_, asked| asked.server != gone);
+                node.core.peer_down(now, gone.key());
+            });
+            if stays_away {
+                self.replace(life);
             }
         }
-        if let Some(node) = self.nodes.get_mut(index as usize)
+    }
+
+    /// `life` has lost a neighbour: with too few left it finds another.
+    fn replace(&mut self, life: Life) {
+        let Some(node) = self.nodes.get(life.node as usize) else { return };
+        let left = node.neighbours.iter().filter(|&&other| self.life(other).is_some()).count();
+        if left as u64 * 4 >= u64::from(self.scenario.degree.min(self.scenario.nodes)) * 3 {
+            return;
+        }
+        let other = u32::try_from(self.rng.within(u64::from(self.scenario.nodes) + 1)).unwrap_or(0);
+        let Some(other) =
+            self.life(other).filter(|other| *other != life && !node.neighbours.contains(&other.node))
+        else {
+            return;
+        };
+        for (one, other) in [(life, other), (other, life)] {
+            if let Some(node) = self.nodes.get_mut(one.node as usize) {
+                node.neighbours.push(other.node);
+            }
+        }
+        self.meet(life, other);
+    }
+
+    fn come_back(&mut self, index: NodeIndex) {
+        let seed = self.rng.next();
+        let Some(node) = self.nodes.get_mut(index as usize).filter(|node| node.dead) else { return };
+        node.restart(seed);
+        self.net.revive(index);
+        if let Some(place) = (index as usize).checked_sub(1) {
+            if let Some(time) = self.outcome.times.get_mut(place) {
+                *time = None;
+            }
+            if let Some(end) = self.outcome.ends.get_mut(place) {
+                *end = None;
+            }
+        }
+        self.join(index);
+    }
+
+    /// Does everything that the core of `life` wants done.
+    fn drain(&mut self, life: Life) {
+        let index = life.node as usize;
+        let mut dies = false;
+        while let Some(output) = self.nodes.get_mut(index).and_then(|node| node.core.poll()) {
+            match output {
+                Output::Request { id, peer, run, .. } => self.request(life, id, Life::of(peer), run),
+                Output::Cancel(id) => {
+                    let asked = self.nodes.get_mut(index).and_then(|node| node.requests.remove(&id.0));
+                    if let Some(Asked { server, .. }) = asked {
+                        self.net.cancel(server.node, life.node, id.0);
+                    }
+                }
+                Output::Send { to, message } => {
+                    self.post(Letter { from: life, to: Life::of(to), message });
+                }
+                Output::Event(event) => dies |= self.event(life.node, &event),
+            }
+        }
+        if let Some(node) = self.nodes.get_mut(index)
             && let Some(at) = node.core.deadline()
             && node.wake.is_none_or(|wake| at < wake)
         {
             let at = at.max(self.now.after(1));
             node.wake = Some(at);
-            self.at(at, Event::Wake(index));
+            self.at(at, Event::Wake(life));
         }
         if dies {
-            self.die(index);
+            self.die(life.node);
         }
     }
 
-    fn post(&mut self, from: NodeIndex, to: NodeIndex, message: Message) {
+    fn request(&mut self, client: Life, id: RequestId, server: Life, run: Run) {
+        self.outcome.requests += 1;
+        if let Some(node) = self.nodes.get_mut(client.node as usize) {
+            node.requests.insert(id.0, Asked { server, run });
+        }
+        let at = self.now.after(self.scenario.latency);
+        self.at(at, Event::Request { server, client, id: id.0 });
+    }
+
+    fn post(&mut self, letter: Letter) {
         self.outcome.messages += 1;
-        self.net.charge(from, to, MESSAGE + size(&message));
-        self.post.insert(self.sequence, (from, to, message));
-        let at = self.now.after(self.scenario.latency + self.scenario.control);
-        self.at(at, Event::Message(self.sequence));
+        let (from, to) = (letter.from.node, letter.to.node);
+        let at = self.net.message(self.now.0, from, to, letter.bytes(), self.scenario.control);
+        if let Some(at) = at {
+            self.at(Time(at), Event::Message(Box::new(letter)));
+        }
     }
 
     /// Takes note; true if the node dies of it.
     fn event(&mut self, index: NodeIndex, event: &ExchangeEvent) -> bool {
         match event {
-            ExchangeEvent::BlobComplete { .. } => {
-                let Some(node) = self.nodes.get_mut(index as usize) else { return false };
-                node.done = Some(self.now);
-                let time = self.now.since(node.joined.unwrap_or_default());
-                if let Some(slot) = self.outcome.times.get_mut(index as usize - 1) {
-                    *slot = Some(time);
-                }
-            }
+            ExchangeEvent::BlobComplete { .. } => self.completed(index),
             ExchangeEvent::FirstCopyOut { .. } if index == 0 => {
                 self.outcome.first_copy = Some(self.now);
                 return self.scenario.faults.contains(&Fault::OriginDiesAfterFirstCopy);
@@ -355,84 +438,19 @@ impl<'a> Swarm<'a> {
         }
         false
     }
-}
 
-fn size(message: &Message) -> u64 {
-    match message {
-        Message::Bitfield { have, .. } => have.words().len() as u64 * 8,
-        Message::Have { runs, .. } | Message::Fetching { runs, .. } | Message::Offer { runs, .. } => {
-            runs.len() as u64 * RUN
+    fn completed(&mut self, index: NodeIndex) {
+        let Some(node) = self.nodes.get_mut(index as usize) else { return };
+        node.complete = true;
+        let time = self.now.since(node.joined.unwrap_or_default());
+        self.complete += 1;
+        self.unfinished -= 1;
+        let Some(place) = (index as usize).checked_sub(1) else { return };
+        if let Some(slot) = self.outcome.times.get_mut(place) {
+            *slot = Some(time);
         }
-        _ => 0,
-    }
-}
-
-fn key(index: NodeIndex) -> PeerKey {
-    let mut bytes = [0; 32];
-    bytes[..4].copy_from_slice(&index.to_be_bytes());
-    NodeId(Hash::from_bytes(bytes))
-}
-
-fn index_of(key: PeerKey) -> NodeIndex {
-    let [a, b, c, d, ..] = *key.0.as_bytes();
-    u32::from_be_bytes([a, b, c, d])
-}
-
-/// A request's number in the network, unique over all nodes.
-fn number(client: NodeIndex, id: u64) -> u64 {
-    (u64::from(client) << 40) | id
-}
-
-/// SplitMix64, as in the core.
-struct Dice(u64);
-
-impl Dice {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound.max(1)
-    }
-}
-
-/// Chunk lengths from a quarter of the mean to seven quarters of it.
-fn lengths(scenario: &Scenario, dice: &mut Dice) -> Vec<u32> {
-    let mut lengths = Vec::new();
-    let mut left = scenario.size;
-    while left > 0 {
-        let mean = u64::from(scenario.chunk);
-        let length = (mean / 4 + dice.below(mean * 3 / 2)).clamp(1, left);
-        lengths.push(u32::try_from(length).unwrap_or(u32::MAX));
-        left -= length;
-    }
-    lengths
-}
-
-/// Makes neighbours: everybody of everybody, or `degree` of each: the union of `degree / 2` random rings, so that nobody hangs
-/// on by a thread.
-fn connect(nodes: &mut [Node], degree: u32, dice: &mut Dice) {
-    let count = nodes.len();
-    let mut edges = BTreeSet::new();
-    if degree as usize + 1 >= count {
-        edges.extend((0..count).flat_map(|a| (a + 1..count).map(move |b| (a, b))));
-    } else {
-        for _ in 0..(degree / 2).max(1) {
-            let mut ring: Vec<(u64, usize)> = (0..count).map(|node| (dice.next(), node)).collect();
-            ring.sort_unstable();
-            let next = ring.iter().cycle().skip(1);
-            edges.extend(ring.iter().zip(next).map(|(&(_, a), &(_, b))| (a.min(b), a.max(b))));
-        }
-    }
-    for (a, b) in edges {
-        for (one, other) in [(a, b), (b, a)] {
-            if let Some(node) = nodes.get_mut(one) {
-                node.neighbours.push(u32::try_from(other).unwrap_or(u32::MAX));
-            }
+        if let Some(slot) = self.outcome.ends.get_mut(place) {
+            *slot = Some(self.now);
         }
     }
 }
