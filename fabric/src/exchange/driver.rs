@@ -100,7 +100,7 @@ impl Exchange {
             blobs: BTreeMap::new(),
             transfers: JoinSet::new(),
             cancels: BTreeMap::new(),
-            buffers: Vec::new(),
+            buffers: task::Buffers::default(),
             outbox: Outbox::new(outgoing),
             events: events.clone(),
         };

@@ -19,8 +19,9 @@ use super::transfer::{Landed, Transfer};
 use super::{Events, Report, SharedBlob};
 use crate::id::BlobId;
 
-/// Buffers kept for reuse: about what is being verified at once. Larger ones are freed.
-const SPARE_BUFFERS: usize = 8;
+/// Bytes of buffers kept for reuse: a request under way for each of thirty neighbours. New memory costs a page fault and a
+/// cleared page for every 4 KiB, more than hashing them.
+const SPARE_BYTES: usize = 2 * 1024 * 1024;
 
 /// What a handle asks for.
 pub(super) enum Command {
@@ -70,6 +71,28 @@ impl BlobState {
     }
 }
 
+/// Memory for what arrives, used again and again.
+#[derive(Debug, Default)]
+pub(super) struct Buffers {
+    spare: Vec<Vec<u8>>,
+    bytes: usize,
+}
+
+impl Buffers {
+    fn take(&mut self) -> Vec<u8> {
+        let buffer = self.spare.pop().unwrap_or_default();
+        self.bytes -= buffer.capacity();
+        buffer
+    }
+
+    fn put(&mut self, buffer: Vec<u8>) {
+        if buffer.capacity() > 0 && self.bytes + buffer.capacity() <= SPARE_BYTES {
+            self.bytes += buffer.capacity();
+            self.spare.push(buffer);
+        }
+    }
+}
+
 /// The task's state.
 pub(super) struct Task {
     pub(super) core: Core,
@@ -78,7 +101,7 @@ pub(super) struct Task {
     pub(super) blobs: BTreeMap<BlobId, BlobState>,
     pub(super) transfers: JoinSet<Landed>,
     pub(super) cancels: BTreeMap<RequestId, CancellationToken>,
-    pub(super) buffers: Vec<Vec<u8>>,
+    pub(super) buffers: Buffers,
     pub(super) outbox: Outbox,
     pub(super) events: Events,
 }
@@ -172,9 +195,7 @@ impl Task {
             self.core.stop(now, landed.blob);
             self.end(&landed.blob, Err(error));
         }
-        if self.buffers.len() < SPARE_BUFFERS && landed.buffer.capacity() > 0 {
-            self.buffers.push(landed.buffer);
-        }
+        self.buffers.put(landed.buffer);
     }
 
     fn update_progress(&mut self, blob: &BlobId) {
@@ -229,7 +250,7 @@ impl Task {
             grid: Arc::clone(&state.grid),
             run,
             bytes,
-            buffer: self.buffers.pop().unwrap_or_default(),
+            buffer: self.buffers.take(),
             cancel,
         };
         self.transfers.spawn(transfer.run());

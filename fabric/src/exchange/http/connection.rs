@@ -22,6 +22,9 @@ use crate::id::BlobId;
 /// The longest body of a refusal that is read to keep the connection: about a page of text.
 const MAX_REFUSAL_BODY: u64 = 64 * 1024;
 
+/// Buffers are multiples of this, so that one fits the next request of about the same length too.
+const BUFFER_STEP: usize = 64 * 1024;
+
 /// One range to fetch and where its bytes go.
 #[derive(Debug)]
 pub(super) struct Request {
@@ -294,7 +297,10 @@ impl Current {
         let skip = answer.verdict.is_err().then(|| usize::try_from(answer.body).unwrap_or(usize::MAX));
         if skip.is_none() {
             // The head was checked against the range asked for: the peer does not choose this length.
-            request.buffer.reserve_exact(request.length());
+            let length = request.length();
+            if request.buffer.capacity() < length {
+                request.buffer.reserve_exact(length.next_multiple_of(BUFFER_STEP));
+            }
         }
         Self { answer, skip }
     }
