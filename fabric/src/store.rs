@@ -6,7 +6,7 @@
 //!
 //! | path | content |
 //! |---|---|
-//! | `lock` | locked with flock(2) by the one process that has the store open; its process id |
+//! | `lock` | locked with flock(2) by the one process that writes; its process id |
 //! | `format` | the version of this layout |
 //! | `blobs/BLOB` | a complete blob, read-only |
 //! | `partial/BLOB.data` | a blob in the making: sparse, of its full length from the start |
@@ -14,6 +14,8 @@
 //! | `indexes/BLOB` | which object is the blob's index |
 //! | `objects/OBJECT` | small contents known by their hash: indexes, signed releases and settings |
 //! | `heads/NAME` | names given to objects: the roots of everything worth keeping |
+//! | `pins/NAME` | a blob or an object that is kept although no head names it, and why |
+//! | `limit` | the most bytes that the store may hold; none without this file |
 //! | `tmp/` | imports under way; emptied when the store is opened |
 //!
 //! **What a crash leaves.** A chunk is verified before its bytes are written, and journaled after. Killing the program
@@ -23,6 +25,19 @@
 //! blobs are not hashed again at every start; [`Store::verify`] does that, and turns a damaged blob into a partial one that
 //! keeps its good chunks. Small files are written aside and renamed.
 //!
+//! **One writer, many readers.** [`Store::open`] takes the lock. [`Store::open_reader`] takes none, changes nothing, and
+//! may be used beside the writer; it sees the blobs of the moment in which it was opened, and heads, pins and objects as
+//! they are when asked. A complete blob is one file whose bytes never change, so a reader may trust it as the writer does. Of a
+//! partial blob it sees what the journal claims: every such chunk was verified before it was written, but whether its bytes
+//! reached the device before a power loss only the writer's check at the next start tells. Files that a reader has open
+//! stay readable for it when the writer renames or removes them; a reader that meets a blob in the middle of
+//! that looks again.
+//!
+//! **What is kept.** Heads and pins, what they name, and what the process is adding or fetching; [`Store::gc`] removes the
+//! rest. What an object names is not this module's knowledge but that of [`References`]. A blob leaves in the order data,
+//! journal, index's name, index: a crash in between leaves less of something that nothing names, and the next opening
+//! tidies up.
+//!
 //! **Threads.** All methods block (they read, write and hash): call them off the runtime's threads. Everything may be
 //! called from several threads at once; hashing and writing happen outside all locks.
 
@@ -30,12 +45,17 @@ mod blob;
 mod check;
 mod dir;
 mod error;
+mod gc;
 mod heads;
 mod import;
 mod journal;
+mod limit;
 mod lock;
+mod named;
 mod objects;
 mod open;
+mod pins;
+mod reader;
 mod verify;
 
 use std::collections::BTreeMap;
@@ -47,12 +67,16 @@ use std::time::Duration;
 pub use blob::Blob;
 pub use dir::Space;
 pub use error::{StoreError, WriteError};
+pub use gc::{Freed, GcReport, Item, Kept, Root};
+pub use heads::REMOVED;
 pub use objects::MAX_OBJECT;
+pub use pins::Pin;
 pub use verify::{BlobDamage, VerifyReport};
 
 use crate::content::{BlobIndex, BlobRef};
 use crate::id::BlobId;
 use dir::Dir;
+use gc::Recent;
 
 /// Most blobs in a store: each holds a file open, and processes may have 1024 by default. A hundred images' worth.
 pub const MAX_BLOBS: usize = 512;
@@ -66,6 +90,10 @@ pub enum LockMode {
     Wait(Duration),
 }
 
+/// Lists the blobs that an object names. An error if it cannot be told: then nothing is removed as garbage. Indexes need not
+/// be known.
+pub type References = fn(&[u8]) -> Result<Vec<BlobRef>, Box<dyn std::error::Error + Send + Sync>>;
+
 /// How to open a store.
 #[derive(Debug, Clone, Copy)]
 pub struct StoreOptions {
@@ -74,16 +102,22 @@ pub struct StoreOptions {
     pub durable: bool,
     /// What to do when another process has the store open.
     pub lock: LockMode,
+    /// The most bytes that the store may hold as long as this process has it open, beside the limit that the store itself
+    /// has.
+    pub limit: Option<u64>,
+    /// What objects name: by default, what signed statements do.
+    pub references: References,
 }
 
 impl Default for StoreOptions {
     fn default() -> Self {
-        Self { durable: true, lock: LockMode::Fail }
+        let references: References = |object| crate::trust::references(object).map_err(Into::into);
+        Self { durable: true, lock: LockMode::Fail, limit: None, references }
     }
 }
 
-/// A store directory that this process has open. Clones share it; the lock is held until the last clone and the last
-/// [`Blob`] are gone.
+/// A store directory that this process has open, as its one writer or as a reader. Clones share it; the writer's lock is
+/// held until the last clone and the last [`Blob`] are gone.
 #[derive(Clone)]
 pub struct Store {
     shared: Arc<Shared>,
@@ -95,6 +129,12 @@ struct Shared {
     /// Serialises what changes the set of blobs, so that `blobs` is never locked during I/O.
     changes: Mutex<()>,
     scratch: AtomicU64,
+    references: References,
+    recent: Mutex<Recent>,
+    /// The limit that the directory has.
+    limit: Mutex<Option<u64>>,
+    /// The limit of this process.
+    limit_here: Option<u64>,
 }
 
 /// One blob of a listing.
@@ -126,14 +166,26 @@ impl Store {
     pub fn open(path: &Path, options: StoreOptions) -> Result<Self, StoreError> {
         let dir = Arc::new(Dir::open(path, options)?);
         let blobs = open::load_blobs(&dir)?;
-        Ok(Self {
-            shared: Arc::new(Shared {
-                dir,
-                blobs: Mutex::new(blobs),
-                changes: Mutex::new(()),
-                scratch: AtomicU64::new(0),
-            }),
-        })
+        Self::over(dir, blobs, options)
+    }
+
+    fn over(
+        dir: Arc<Dir>,
+        blobs: BTreeMap<BlobId, Arc<Blob>>,
+        options: StoreOptions,
+    ) -> Result<Self, StoreError> {
+        let limit = Mutex::new(limit::read(&dir)?);
+        let shared = Shared {
+            dir,
+            blobs: Mutex::new(blobs),
+            changes: Mutex::new(()),
+            scratch: AtomicU64::new(0),
+            references: options.references,
+            recent: Mutex::default(),
+            limit,
+            limit_here: options.limit,
+        };
+        Ok(Self { shared: Arc::new(shared) })
     }
 
     /// The directory.
@@ -191,10 +243,16 @@ impl Store {
     /// one and goes on under it.
     ///
     /// # Errors
-    /// [`StoreError::Full`] if what is missing of the blob does not fit, [`StoreError::IndexConflict`] if a complete blob
+    /// [`StoreError::Full`] if what is missing of the blob does not fit, [`StoreError::Limit`] if the store may not hold so
+    /// much and garbage does not make room, [`StoreError::IndexConflict`] if a complete blob
     /// does not match `index`, [`StoreError::TooManyBlobs`], [`StoreError::Io`].
     pub fn begin(&self, index: BlobIndex) -> Result<Arc<Blob>, StoreError> {
         let _changes = self.change();
+        self.dir().check_lock()?;
+        self.adding(Item::Blob(index.blob()), || self.begin_recent(index))
+    }
+
+    fn begin_recent(&self, index: BlobIndex) -> Result<Arc<Blob>, StoreError> {
         match self.blob(&index.blob()) {
             Some(blob) if blob.index().object_id() == index.object_id() => {
                 self.dir().check_room(blob.missing_bytes())?;
@@ -207,6 +265,7 @@ impl Store {
             }
             _ => {
                 self.check_count()?;
+                self.make_room(&index)?;
                 let blob = open::begin(self.dir(), index)?;
                 self.register(&blob);
                 Ok(blob)
@@ -218,17 +277,16 @@ impl Store {
     /// a file that was lent stays where it is.
     ///
     /// # Errors
-    /// [`StoreError::Io`], [`StoreError::HandedOver`].
+    /// [`StoreError::Io`], [`StoreError::HandedOver`], [`StoreError::ReadOnly`].
     pub fn forget(&self, id: &BlobId) -> Result<bool, StoreError> {
         let _changes = self.change();
         let dir = self.dir();
         dir.check_lock()?;
         let Some(blob) = self.blobs_locked().remove(id) else { return Ok(false) };
         blob.retire();
-        for path in [dir.blob(id), dir.partial(id), dir.journal(id), dir.index(id)] {
-            dir.remove(&path)?;
-        }
+        dir.remove_blob(id)?;
         dir.remove(&dir.object(&blob.index().object_id()))?;
+        self.recent().remove(&Item::Blob(*id));
         Ok(true)
     }
 

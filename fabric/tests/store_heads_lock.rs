@@ -29,7 +29,7 @@ fn heads_are_set_replaced_listed_and_removed() {
     assert!(store.remove_head("settings").unwrap() && !store.remove_head("settings").unwrap());
     assert_eq!(store.head("settings").unwrap(), None);
     for bad in ["", ".", "..", "../x", "a/b", "A", &"a".repeat(129)] {
-        assert!(matches!(store.set_head(bad, &one), Err(StoreError::HeadName { .. })), "{bad}");
+        assert!(matches!(store.set_head(bad, &one), Err(StoreError::Name { .. })), "{bad}");
     }
 }
 

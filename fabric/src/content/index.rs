@@ -201,7 +201,7 @@ impl BlobIndex {
     /// The one encoding of this index.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(HEADER + self.ids.len() * ENTRY);
+        let mut bytes = Vec::with_capacity(usize::try_from(self.encoded_len()).unwrap_or(0));
         bytes.extend_from_slice(MAGIC);
         bytes.extend_from_slice(self.blob.0.as_bytes());
         bytes.extend_from_slice(&self.size().to_le_bytes());
@@ -211,6 +211,12 @@ impl BlobIndex {
             bytes.extend_from_slice(&chunk.len.to_le_bytes());
         }
         bytes
+    }
+
+    /// Length of the encoding in bytes.
+    #[must_use]
+    pub fn encoded_len(&self) -> u64 {
+        (HEADER + self.ids.len() * ENTRY) as u64
     }
 
     /// The blob that this index describes.

@@ -54,6 +54,8 @@ enum Phase {
     Complete,
     Forgotten,
     HandedOver,
+    /// Partial, and another process writes to it.
+    ReadOnly,
 }
 
 struct Writer {
@@ -97,6 +99,18 @@ impl Blob {
         let blob = Self::new(dir, index, file, have, phase);
         blob.finish_if_full()?;
         Ok(blob)
+    }
+
+    /// What a reader found in `file`.
+    pub(super) fn open_reader(
+        dir: &Arc<Dir>,
+        index: BlobIndex,
+        file: File,
+        have: Bitfield,
+        complete: bool,
+    ) -> Arc<Self> {
+        let phase = if complete { Phase::Complete } else { Phase::ReadOnly };
+        Self::new(dir, index, file, have, phase)
     }
 
     fn new(dir: &Arc<Dir>, index: BlobIndex, file: File, have: Bitfield, phase: Phase) -> Arc<Self> {
@@ -188,6 +202,12 @@ impl Blob {
         self.elsewhere.get().is_some()
     }
 
+    /// Whether it left the store, by being forgotten or collected: what is held stays readable through [`Blob::file`].
+    #[must_use]
+    pub fn is_forgotten(&self) -> bool {
+        matches!(self.state().phase, Phase::Forgotten)
+    }
+
     /// How many chunks are held, as it grows. The number of all chunks is sent only once the blob
     /// [is complete](Self::is_complete); the number falls if damage is found.
     #[must_use]
@@ -260,7 +280,7 @@ impl Blob {
         match &self.state().phase {
             Phase::Partial(writer) => return Ok(Some(writer.file.clone())),
             Phase::Complete => return Ok(None),
-            Phase::Forgotten | Phase::HandedOver => {}
+            Phase::Forgotten | Phase::HandedOver | Phase::ReadOnly => {}
         }
         Err(self.ended())
     }
@@ -327,7 +347,7 @@ impl Blob {
         let _transition = self.transition();
         let file = match &self.state().phase {
             Phase::Partial(writer) => writer.file.clone(),
-            Phase::Complete | Phase::Forgotten | Phase::HandedOver => return Ok(()),
+            Phase::Complete | Phase::Forgotten | Phase::HandedOver | Phase::ReadOnly => return Ok(()),
         };
         self.dir.sync(&file).map_err(|error| self.dir.error("flush", &self.partial_path, error))?;
         let read_only = file.set_permissions(Permissions::from_mode(COMPLETE_MODE));
@@ -343,7 +363,8 @@ impl Blob {
         Ok(())
     }
 
-    /// Takes `bad` chunks out, which makes a complete blob a partial one. One that is lent cannot be repaired: it ends.
+    /// Takes `bad` chunks out, which makes a complete blob a partial one. One that is lent cannot be repaired: it ends. A
+    /// reader only stops trusting them.
     pub(super) fn drop_chunks(&self, bad: &[Run]) -> Result<(), StoreError> {
         let _transition = self.transition();
         // Held to the end, so that no chunk is committed in between.
@@ -355,12 +376,12 @@ impl Blob {
         for chunk in bad.iter().flat_map(|run| run.first..run.first.saturating_add(run.count)) {
             have.remove(chunk);
         }
-        if self.is_lent() {
+        if self.is_lent() || self.dir.is_reader() {
             self.complete.store(false, Ordering::Release);
             self.held.send_replace(have.count());
             state.held_bytes = bytes_of(&self.index, &have);
             state.have = have;
-            state.phase = Phase::Forgotten;
+            state.phase = if self.is_lent() { Phase::Forgotten } else { Phase::ReadOnly };
             return Ok(());
         }
         // The journal first: a crash from here on leaves a partial blob, or a complete one whose damage is found again.
@@ -402,6 +423,7 @@ impl Blob {
     fn ended(&self) -> StoreError {
         match self.state().phase {
             Phase::HandedOver => StoreError::HandedOver { dir: self.dir.root().into() },
+            Phase::ReadOnly => StoreError::ReadOnly { dir: self.dir.root().into() },
             _ => StoreError::Forgotten { blob: self.id() },
         }
     }

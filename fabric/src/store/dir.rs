@@ -25,12 +25,13 @@ pub struct Space {
     pub available: u64,
 }
 
-/// An open and locked store directory.
+/// An open store directory, locked unless it is only read.
 pub(super) struct Dir {
     root: PathBuf,
     durable: bool,
     temporary: AtomicU64,
-    /// None once another process may have the directory.
+    reader: bool,
+    /// None for a reader, and once another process may have the directory.
     lock: Mutex<Option<DirLock>>,
 }
 
@@ -44,20 +45,39 @@ impl Dir {
             root: root.to_path_buf(),
             durable: options.durable,
             temporary: AtomicU64::new(0),
+            reader: false,
             lock: Mutex::new(Some(lock)),
         };
-        dir.check_format()?;
+        if !dir.check_format()? {
+            dir.write_format()?;
+        }
         match fs::remove_dir_all(dir.tmp()) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 return Err(io("empty", &dir.tmp(), error));
             }
             _ => {}
         }
-        for name in ["blobs", "partial", "indexes", "objects", "heads", "tmp"] {
+        for name in ["blobs", "partial", "indexes", "objects", "heads", "pins", "tmp"] {
             let path = dir.root.join(name);
             fs::create_dir_all(&path).map_err(|error| dir.error("create", &path, error))?;
         }
         Ok(dir)
+    }
+
+    /// For reading alone: takes no lock, makes nothing.
+    pub(super) fn open_reader(root: &Path) -> Result<Self, StoreError> {
+        let dir = Self {
+            root: root.to_path_buf(),
+            durable: false,
+            temporary: AtomicU64::new(0),
+            reader: true,
+            lock: Mutex::new(None),
+        };
+        if dir.check_format()? { Ok(dir) } else { Err(StoreError::NoStore { dir: root.to_path_buf() }) }
+    }
+
+    pub(super) fn is_reader(&self) -> bool {
+        self.reader
     }
 
     /// Lets go of the lock: from now on nothing is changed.
@@ -65,8 +85,11 @@ impl Dir {
         *self.lock() = None;
     }
 
-    /// An error if another process may have the directory by now.
+    /// An error unless this process may change the directory.
     pub(super) fn check_lock(&self) -> Result<(), StoreError> {
+        if self.reader {
+            return Err(StoreError::ReadOnly { dir: self.root.clone() });
+        }
         if self.lock().is_some() { Ok(()) } else { Err(StoreError::HandedOver { dir: self.root.clone() }) }
     }
 
@@ -74,26 +97,29 @@ impl Dir {
         self.lock.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn check_format(&self) -> Result<(), StoreError> {
+    /// False if there is no format yet, as in an empty directory.
+    fn check_format(&self) -> Result<bool, StoreError> {
         let path = self.root.join("format");
         let read = File::open(&path).and_then(|file| io::read_to_string(io::Read::take(file, MAX_FORMAT)));
         match read {
-            Ok(found) if found.trim_end() == FORMAT => Ok(()),
+            Ok(found) if found.trim_end() == FORMAT => Ok(true),
             Ok(found) => Err(StoreError::Format {
                 dir: self.root.clone(),
                 found: found.trim_end().escape_default().to_string(),
                 known: FORMAT,
             }),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let write = || {
-                    let aside = self.root.join("format.new");
-                    fs::write(&aside, format!("{FORMAT}\n"))?;
-                    fs::rename(&aside, &path)
-                };
-                write().map_err(|error| self.error("write", &path, error))
-            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
             Err(error) => Err(self.error("read", &path, error)),
         }
+    }
+
+    fn write_format(&self) -> Result<(), StoreError> {
+        let (path, aside) = (self.root.join("format"), self.root.join("format.new"));
+        let write = || {
+            fs::write(&aside, format!("{FORMAT}\n"))?;
+            fs::rename(&aside, &path)
+        };
+        write().map_err(|error| self.error("write", &path, error))
     }
 
     pub(super) fn root(&self) -> &Path {
@@ -108,12 +134,16 @@ impl Dir {
         self.blobs().join(id.to_string())
     }
 
+    pub(super) fn partials(&self) -> PathBuf {
+        self.root.join("partial")
+    }
+
     pub(super) fn partial(&self, id: &BlobId) -> PathBuf {
-        self.root.join("partial").join(format!("{id}.data"))
+        self.partials().join(format!("{id}.data"))
     }
 
     pub(super) fn journal(&self, id: &BlobId) -> PathBuf {
-        self.root.join("partial").join(format!("{id}.have"))
+        self.partials().join(format!("{id}.have"))
     }
 
     pub(super) fn indexes(&self) -> PathBuf {
@@ -134,6 +164,14 @@ impl Dir {
 
     pub(super) fn heads(&self) -> PathBuf {
         self.root.join("heads")
+    }
+
+    pub(super) fn pins(&self) -> PathBuf {
+        self.root.join("pins")
+    }
+
+    pub(super) fn limit(&self) -> PathBuf {
+        self.root.join("limit")
     }
 
     pub(super) fn tmp(&self) -> PathBuf {
@@ -185,6 +223,12 @@ impl Dir {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(self.error("remove", path, error)),
             _ => Ok(()),
         }
+    }
+
+    /// Removes a blob's files. The data first: without it, what is left is no blob.
+    pub(super) fn remove_blob(&self, id: &BlobId) -> Result<(), StoreError> {
+        let files = [self.blob(id), self.partial(id), self.journal(id), self.index(id)];
+        files.iter().try_for_each(|path| self.remove(path))
     }
 
     /// Flushes a file to the device if the store is durable.

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use super::gc::{Item, Root};
 use crate::content::IndexError;
 use crate::id::{BlobId, ObjectId};
 
@@ -11,7 +12,7 @@ use crate::id::{BlobId, ObjectId};
 pub enum StoreError {
     /// Another process has the store open.
     #[error(
-        "the store {} is in use by {}: stop it, or give this one another directory", dir.display(),
+        "the store {} is in use by {}: stop it first, or use another directory", dir.display(),
         holder.map_or("another process".into(), |pid| format!("process {pid}"))
     )]
     Locked {
@@ -73,21 +74,98 @@ pub enum StoreError {
         /// The bound in bytes.
         max: usize,
     },
-    /// A name that cannot be a head's.
-    #[error("`{}` cannot name a head: 1 to {max} of a-z 0-9 . _ - are allowed, a letter or digit first", name.escape_default())]
-    HeadName {
+    /// A name that cannot be a head's or a pin's.
+    #[error("`{}` cannot name a {what}: 1 to {max} of a-z 0-9 . _ - are allowed, a letter or digit first", name.escape_default())]
+    Name {
+        /// What it should name.
+        what: &'static str,
         /// The name, shortened.
         name: String,
         /// The longest name in bytes.
         max: usize,
     },
-    /// More heads than a store may have.
-    #[error("the store {} has {max} heads, which is the most: remove some", dir.display())]
-    TooManyHeads {
+    /// More heads or pins than a store may have.
+    #[error("the store {} has {max} {what}s, which is the most: remove some", dir.display())]
+    TooManyNames {
         /// The store.
         dir: PathBuf,
+        /// What there are too many of.
+        what: &'static str,
         /// The bound.
         max: usize,
+    },
+    /// The reason of a pin is not a short line.
+    #[error("the reason of a pin is one line of at most {max} bytes: shorten it")]
+    Reason {
+        /// The bound in bytes.
+        max: usize,
+    },
+    /// A pin of that name keeps something else.
+    #[error("the pin `{name}` keeps the {item}: remove it first, or give this one another name")]
+    PinExists {
+        /// Its name.
+        name: String,
+        /// What it keeps.
+        item: Item,
+    },
+    /// A blob or an object that is not in the store.
+    #[error("the {item} is not in the store: fetch or build it first")]
+    NotHere {
+        /// What was asked for.
+        item: Item,
+    },
+    /// An object whose content this program does not understand.
+    #[error(
+        "what the object {object} names cannot be told: use the version of the program that made it, or a newer one"
+    )]
+    Unreadable {
+        /// The object.
+        object: ObjectId,
+        /// What is not understood.
+        #[source]
+        why: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// Garbage cannot be told from what is to be kept.
+    #[error(
+        "nothing in the store was removed: the {root} leads to something that cannot be read, so what it keeps is unknown. Fetch \
+         or build that again, or remove the {root}"
+    )]
+    CannotCollect {
+        /// What leads to it.
+        root: Root,
+        /// Why it cannot be read.
+        source: Box<StoreError>,
+    },
+    /// The store may not hold so much.
+    #[error(
+        "the store {} may hold {limit} bytes: {used} are in use, {needed} more are needed. Remove images and pins that are not \
+         needed any more, or raise the limit (`bootfabric store limit`)",
+        dir.display()
+    )]
+    Limit {
+        /// The store.
+        dir: PathBuf,
+        /// How many bytes it may hold.
+        limit: u64,
+        /// How many bytes it holds that are no garbage, partial blobs counted as a whole.
+        used: u64,
+        /// How many bytes should be added.
+        needed: u64,
+        /// Why garbage could not be told, if so.
+        #[source]
+        blocked: Option<Box<StoreError>>,
+    },
+    /// There is no store to read.
+    #[error("there is no store in {}: name another directory, or make one with `bootfabric init`", dir.display())]
+    NoStore {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// The store was opened for reading alone.
+    #[error("the store {} was opened for reading alone: nothing in it can be changed", dir.display())]
+    ReadOnly {
+        /// The store.
+        dir: PathBuf,
     },
     /// More blobs than a store may have.
     #[error("the store {} has {} blobs, which is the most: forget images that are not used", dir.display(), super::MAX_BLOBS)]
@@ -142,10 +220,10 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// Whether more space would help.
+    /// Whether more space would help, on the filesystem or below the limit.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        matches!(self, Self::Full { .. })
+        matches!(self, Self::Full { .. } | Self::Limit { .. })
     }
 }
 

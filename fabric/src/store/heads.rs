@@ -1,14 +1,14 @@
-//! Heads: names given to objects. What a head names, and what that names in turn, is worth keeping.
-
-use std::fs::{self, File};
-use std::io::{self, Read};
+//! Heads: names given to objects. What a head names, and what that names in turn, is kept.
 
 use super::Store;
 use super::error::StoreError;
+use super::gc::Item;
+use super::named::Names;
 use crate::id::ObjectId;
 
-/// Longest name of a head (bytes): far below a file name's limit.
-const MAX_NAME: usize = 128;
+/// What the name of a head begins with if it keeps its object alone, not what that names: a trace of something that was
+/// removed.
+pub const REMOVED: &str = "removed.";
 
 /// Most heads of a store: one for each image and a few for the fabric.
 const MAX_HEADS: usize = 1024;
@@ -16,42 +16,26 @@ const MAX_HEADS: usize = 1024;
 /// A hash in hexadecimal and its newline (bytes).
 const LINE: u64 = 65;
 
-const REMEDY: &str = "set the head again";
-
 impl Store {
-    /// Lets `name` name `object`, in place of what it named before. The object need not be here yet.
+    /// Lets `name` name `object`, in place of what it named before. The object need not be here yet, but nothing can be
+    /// [collected](Store::gc) while it is not.
     ///
     /// # Errors
-    /// [`StoreError::HeadName`], [`StoreError::TooManyHeads`], [`StoreError::Full`], [`StoreError::Io`].
+    /// [`StoreError::Name`], [`StoreError::TooManyNames`], [`StoreError::Full`], [`StoreError::Io`].
     pub fn set_head(&self, name: &str, object: &ObjectId) -> Result<(), StoreError> {
-        check_name(name)?;
         let _changes = self.change();
-        let path = self.dir().heads().join(name);
-        if !path.exists() && self.head_names()?.len() >= MAX_HEADS {
-            return Err(StoreError::TooManyHeads { dir: self.path().into(), max: MAX_HEADS });
-        }
-        self.dir().write_whole(&path, format!("{object}\n").as_bytes())
+        let before = self.head(name).ok().flatten();
+        self.heads_dir().write(name, &format!("{object}\n"))?;
+        self.was_named(before.iter().chain([object]).map(|&object| Item::Object(object)));
+        Ok(())
     }
 
     /// What `name` names.
     ///
     /// # Errors
-    /// [`StoreError::HeadName`], [`StoreError::Damaged`], [`StoreError::Io`].
+    /// [`StoreError::Name`], [`StoreError::Damaged`], [`StoreError::Io`].
     pub fn head(&self, name: &str) -> Result<Option<ObjectId>, StoreError> {
-        check_name(name)?;
-        let path = self.dir().heads().join(name);
-        let read = File::open(&path).and_then(|file| io::read_to_string(file.take(LINE)));
-        match read {
-            Ok(text) => match text.trim_end().parse() {
-                Ok(object) => Ok(Some(object)),
-                Err(_) => Err(StoreError::Damaged { path, remedy: REMEDY }),
-            },
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-                Err(StoreError::Damaged { path, remedy: REMEDY })
-            }
-            Err(error) => Err(self.dir().error("read", &path, error)),
-        }
+        self.heads_dir().read(name, |text| text.trim_end().parse().ok())
     }
 
     /// All heads, in the order of their names.
@@ -59,44 +43,31 @@ impl Store {
     /// # Errors
     /// [`StoreError::Damaged`], [`StoreError::Io`].
     pub fn heads(&self) -> Result<Vec<(String, ObjectId)>, StoreError> {
-        let names = self.head_names()?;
+        let names = self.heads_dir().list()?;
         let heads = names.into_iter().map(|name| Ok(self.head(&name)?.map(|object| (name, object))));
         heads.filter_map(Result::transpose).collect()
     }
 
-    /// Removes a head; true if it was there. The object stays.
+    /// Removes a head; true if it was there. The object stays until garbage is [collected](Store::gc).
     ///
     /// # Errors
-    /// [`StoreError::HeadName`], [`StoreError::Io`].
+    /// [`StoreError::Name`], [`StoreError::Io`].
     pub fn remove_head(&self, name: &str) -> Result<bool, StoreError> {
-        check_name(name)?;
         let _changes = self.change();
-        let path = self.dir().heads().join(name);
-        let existed = path.exists();
-        self.dir().remove(&path)?;
+        let before = self.head(name).ok().flatten();
+        let existed = self.heads_dir().remove(name)?;
+        self.was_named(before.map(Item::Object));
         Ok(existed)
     }
 
-    fn head_names(&self) -> Result<Vec<String>, StoreError> {
-        let path = self.dir().heads();
-        let list = || -> io::Result<Vec<String>> {
-            let names = fs::read_dir(&path)?.map(|entry| entry.map(|entry| entry.file_name().into_string()));
-            let names = names.collect::<io::Result<Vec<_>>>()?.into_iter().flatten();
-            Ok(names.filter(|name| check_name(name).is_ok()).collect())
-        };
-        let mut names = list().map_err(|error| self.dir().error("list", &path, error))?;
-        names.sort_unstable();
-        Ok(names)
+    fn heads_dir(&self) -> Names<'_> {
+        Names {
+            dir: self.dir(),
+            path: self.dir().heads(),
+            what: "head",
+            max: MAX_HEADS,
+            max_len: LINE,
+            remedy: "set the head again",
+        }
     }
-}
-
-fn check_name(name: &str) -> Result<(), StoreError> {
-    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
-    let valid = name.len() <= MAX_NAME
-        && name.starts_with(plain)
-        && name.chars().all(|c| plain(c) || matches!(c, '.' | '_' | '-'));
-    if valid {
-        return Ok(());
-    }
-    Err(StoreError::HeadName { name: name.chars().take(MAX_NAME).collect(), max: MAX_NAME })
 }

@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering;
 use super::blob::Blob;
 use super::dir::Dir;
 use super::error::{StoreError, WriteError};
+use super::gc::Item;
 use super::{Store, open};
 use crate::content::{BlobIndex, BlobRef, index_bytes, index_copy, index_reader};
 use crate::exchange::message::Run;
@@ -21,12 +22,14 @@ impl Store {
     /// Copies the file `path` into the store; it is read once. `progress` is called with the number of bytes read so far.
     ///
     /// # Errors
-    /// [`StoreError::Io`], [`StoreError::Full`], [`StoreError::NotABlob`] for a file that is too large,
+    /// [`StoreError::Io`], [`StoreError::Full`], [`StoreError::Limit`], [`StoreError::NotABlob`] for a file that is too large,
     /// [`StoreError::TooManyBlobs`].
     pub fn add_file(&self, path: &Path, progress: &dyn Fn(u64)) -> Result<BlobRef, StoreError> {
         let source = File::open(path).map_err(|error| self.dir().error("open", path, error))?;
         let size = source.metadata().map_err(|error| self.dir().error("look at", path, error))?.len();
+        self.dir().check_lock()?;
         self.dir().check_room(size)?;
+        self.check_limit(size)?;
         let aside = Aside(self.dir().temporary());
         let mut copy = File::create(&aside.0).map_err(|error| self.dir().error("create", &aside.0, error))?;
         let index = index_copy(source, |bytes| copy.write_all(bytes), progress);
@@ -40,6 +43,7 @@ impl Store {
     /// # Errors
     /// As [`Store::add_file`].
     pub fn adopt_file(&self, path: &Path, progress: &dyn Fn(u64)) -> Result<BlobRef, StoreError> {
+        self.dir().check_lock()?;
         let aside = Aside(self.dir().temporary());
         match fs::rename(path, &aside.0) {
             Ok(()) => {}
@@ -54,14 +58,11 @@ impl Store {
             let file = File::open(&aside.0)?;
             Ok((index_reader(&file, progress)?, file))
         };
-        match index() {
-            Ok((index, file)) => self.install(&aside, &file, index),
-            Err(error) => {
-                // Back to where it was: it is the caller's only copy.
-                let _ = fs::rename(&aside.0, path);
-                Err(self.import_error(path, error, 0))
-            }
-        }
+        let indexed = index().map_err(|error| self.import_error(path, error, 0));
+        indexed.and_then(|(index, file)| self.install(&aside, &file, index)).inspect_err(|_| {
+            // Back to where it was: it is the caller's only copy.
+            let _ = fs::rename(&aside.0, path);
+        })
     }
 
     /// Keeps `bytes` as a blob.
@@ -69,6 +70,7 @@ impl Store {
     /// # Errors
     /// As [`Store::add_file`].
     pub fn add_bytes(&self, bytes: &[u8]) -> Result<BlobRef, StoreError> {
+        self.dir().check_lock()?;
         let aside = Aside(self.dir().temporary());
         let index =
             index_bytes(bytes).map_err(|source| StoreError::NotABlob { path: aside.0.clone(), source })?;
@@ -88,6 +90,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Io`].
     pub fn scratch(&self) -> Result<PathBuf, StoreError> {
+        self.dir().check_lock()?;
         let number = self.shared.scratch.fetch_add(1, Ordering::Relaxed);
         let path = self.dir().tmp().join(format!("scratch-{number}"));
         fs::create_dir(&path).map_err(|error| self.dir().error("create", &path, error))?;
@@ -96,16 +99,23 @@ impl Store {
 
     /// Gives the file `aside`, which holds what `index` says, its place.
     fn install(&self, aside: &Aside, file: &File, index: BlobIndex) -> Result<BlobRef, StoreError> {
-        let dir = self.dir();
         let _changes = self.change();
+        self.adding(Item::Blob(index.blob()), || self.install_recent(aside, file, index))
+    }
+
+    fn install_recent(&self, aside: &Aside, file: &File, index: BlobIndex) -> Result<BlobRef, StoreError> {
+        let dir = self.dir();
         match self.blob(&index.blob()) {
             // Its file is not the store's: here comes one that is.
-            Some(blob) if blob.is_lent() => {}
+            Some(blob) if blob.is_lent() => self.make_room(&index)?,
             Some(blob) => {
                 fill(&blob, &reopen(dir, &aside.0)?, &aside.0)?;
                 return Ok(blob.reference());
             }
-            None => self.check_count()?,
+            None => {
+                self.check_count()?;
+                self.make_room(&index)?;
+            }
         }
         let path = dir.blob(&index.blob());
         dir.sync(file).map_err(|error| dir.error_for("flush", &aside.0, error, index.size()))?;

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use super::Store;
 use super::dir::Dir;
 use super::error::StoreError;
+use super::gc::Item;
 use crate::content::MAX_INDEX;
 use crate::id::{Hash, ObjectId};
 
@@ -20,10 +21,12 @@ impl Store {
     /// # Errors
     /// [`StoreError::ObjectTooLarge`], [`StoreError::Full`], [`StoreError::Io`].
     pub fn put_object(&self, bytes: &[u8]) -> Result<ObjectId, StoreError> {
-        put(self.dir(), bytes)
+        let _changes = self.change();
+        let item = Item::Object(ObjectId(Hash::of(bytes)));
+        self.adding(item, || put(self.dir(), bytes))
     }
 
-    /// The object `id`, verified. A damaged one is removed, so that it can be fetched again, and counts as absent.
+    /// The object `id`, verified. A damaged one counts as absent, and the writer removes it so that it can be fetched again.
     #[must_use]
     pub fn object(&self, id: &ObjectId) -> Option<Bytes> {
         get(self.dir(), id).or_else(|| self.lent_index(id))
@@ -68,6 +71,10 @@ pub(super) fn get(dir: &Dir, id: &ObjectId) -> Option<Bytes> {
     let read = File::open(&path).and_then(|file| file.take(MAX_OBJECT as u64 + 1).read_to_end(&mut bytes));
     match read {
         Ok(_) if Hash::of(&bytes) == id.0 => Some(bytes.into()),
+        Ok(_) if dir.is_reader() => {
+            tracing::warn!(object = %id, path = %path.display(), "an object is damaged");
+            None
+        }
         Ok(_) => {
             tracing::warn!(object = %id, path = %path.display(), "a damaged object is removed: it will be fetched again");
             if let Err(error) = dir.remove(&path) {

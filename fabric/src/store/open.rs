@@ -107,14 +107,18 @@ pub(super) fn write_index(dir: &Dir, index: &BlobIndex) -> Result<(), StoreError
     dir.write_whole(&dir.index(&index.blob()), format!("{object}\n").as_bytes())
 }
 
-fn read_index(dir: &Dir, id: &BlobId) -> Option<BlobIndex> {
-    let text = io::read_to_string(File::open(dir.index(id)).ok()?.take(LINE)).ok()?;
-    let object: ObjectId = text.trim_end().parse().ok()?;
-    let index = BlobIndex::decode(&objects::get(dir, &object)?).ok()?;
+pub(super) fn read_index(dir: &Dir, id: &BlobId) -> Option<BlobIndex> {
+    let index = BlobIndex::decode(&objects::get(dir, &index_name(dir, id)?)?).ok()?;
     (index.blob() == *id).then_some(index)
 }
 
-fn everything(index: &BlobIndex) -> [Run; 1] {
+/// The object that is the blob's index.
+pub(super) fn index_name(dir: &Dir, id: &BlobId) -> Option<ObjectId> {
+    let text = io::read_to_string(File::open(dir.index(id)).ok()?.take(LINE)).ok()?;
+    text.trim_end().parse().ok()
+}
+
+pub(super) fn everything(index: &BlobIndex) -> [Run; 1] {
     [Run { first: 0, count: index.count() }]
 }
 
@@ -134,7 +138,7 @@ fn length(dir: &Dir, path: &Path) -> Result<Option<u64>, StoreError> {
 }
 
 /// The files in `path` that are named by a blob's id.
-fn names(dir: &Dir, path: &Path) -> Result<Vec<BlobId>, StoreError> {
+pub(super) fn names(dir: &Dir, path: &Path) -> Result<Vec<BlobId>, StoreError> {
     let list = || -> io::Result<Vec<BlobId>> {
         let names = fs::read_dir(path)?.map(|entry| entry.map(|entry| entry.file_name()));
         names.filter_map(|name| name.map(|name| name.to_str()?.parse().ok()).transpose()).collect()

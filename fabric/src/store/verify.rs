@@ -7,6 +7,7 @@ use super::Store;
 use super::blob::Blob;
 use super::check::{read_chunk, runs_of};
 use super::error::StoreError;
+use super::objects;
 use crate::bitfield::Bitfield;
 use crate::exchange::message::Run;
 use crate::id::{BlobId, Hash, ObjectId};
@@ -18,9 +19,9 @@ pub struct VerifyReport {
     pub blobs: usize,
     /// How many bytes of blobs were hashed.
     pub bytes: u64,
-    /// Damaged blobs. They are partial now, or no longer here if they were lent.
+    /// Damaged blobs. If the store was open for writing they are partial now, or no longer here if they were lent.
     pub damaged: Vec<BlobDamage>,
-    /// Objects that were damaged. They are removed.
+    /// Objects that were damaged. The writer removed them.
     pub damaged_objects: Vec<ObjectId>,
 }
 
@@ -55,8 +56,8 @@ impl VerifyReport {
 }
 
 impl Store {
-    /// Hashes all objects and all held chunks. Damaged objects are removed; a damaged blob becomes a partial one that keeps
-    /// its good chunks. `progress` is called with the number of bytes hashed so far.
+    /// Hashes all objects and all held chunks. The writer removes damaged objects, and makes a damaged blob a partial one that
+    /// keeps its good chunks; a reader only reports. `progress` is called with the number of bytes hashed so far.
     ///
     /// # Errors
     /// [`StoreError::Io`] if damage cannot be put aside. Damage itself is no error but in the report.
@@ -91,8 +92,9 @@ impl Store {
 
     /// An index that was damaged is in memory still.
     fn keep_index(&self, blob: &Blob) -> Result<(), StoreError> {
-        if self.object(&blob.index().object_id()).is_none() {
-            self.put_object(&blob.index().encode())?;
+        if !self.dir().is_reader() && self.object(&blob.index().object_id()).is_none() {
+            let _changes = self.change();
+            objects::put(self.dir(), &blob.index().encode())?;
         }
         Ok(())
     }

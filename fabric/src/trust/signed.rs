@@ -140,16 +140,23 @@ impl<S: Statement> Signed<S> {
     /// [`TrustError`] saying what does not hold.
     pub fn verify_signer(&self, root: &TrustRoot) -> Result<Verified<S>, TrustError> {
         self.grant.verify(root, S::NAME)?;
-        let Some((body, signature)) = self.bytes.split_last_chunk::<SIGNATURE>() else {
-            return Err(TrustError::Malformed { what: S::NAME });
-        };
+        let (body, signature) = self.split()?;
         let operator = self.grant.operator();
         if !operator.verifies(&message::<S>(body), signature) {
             return Err(TrustError::BadSignature { what: S::NAME });
         }
-        let payload = body.get(HEAD + self.grant.bytes().len()..).unwrap_or_default();
-        let statement = S::from_payload(payload)?;
+        let statement = self.unverified()?;
         Ok(Verified { statement, operator, operator_name: self.grant.name().to_owned() })
+    }
+
+    /// What the statement says, whoever made it: for bookkeeping about what was verified when it came.
+    pub(super) fn unverified(&self) -> Result<S, TrustError> {
+        let (body, _) = self.split()?;
+        S::from_payload(body.get(HEAD + self.grant.bytes().len()..).unwrap_or_default())
+    }
+
+    fn split(&self) -> Result<(&[u8], &[u8; SIGNATURE]), TrustError> {
+        self.bytes.split_last_chunk::<SIGNATURE>().ok_or(TrustError::Malformed { what: S::NAME })
     }
 
     /// The envelope, byte for byte as signed: what is stored and passed on.
@@ -163,6 +170,11 @@ impl<S: Statement> Signed<S> {
     pub fn object_id(&self) -> ObjectId {
         ObjectId(Hash::of(&self.bytes))
     }
+}
+
+/// The kind of the signed statement that `bytes` seem to be.
+pub(super) fn kind(bytes: &[u8]) -> Option<u8> {
+    bytes.strip_prefix(MAGIC)?.first().copied()
 }
 
 /// What the operator signs.

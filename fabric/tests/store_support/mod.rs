@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use fabric::content::{BlobIndex, index_bytes};
+use fabric::content::{BlobIndex, BlobRef, index_bytes};
 use fabric::exchange::message::Run;
 use fabric::store::{Blob, Store, StoreOptions};
 
@@ -34,7 +34,31 @@ pub(crate) fn open(dir: &Path) -> Store {
 
 /// Without flushing, for tests that write thousands of times.
 pub(crate) fn open_fast(dir: &Path) -> Store {
-    Store::open(dir, StoreOptions { durable: false, ..Default::default() }).unwrap()
+    Store::open(dir, fast()).unwrap()
+}
+
+/// Options for tests that write thousands of times: without flushing, and objects name what [`naming`] says.
+pub(crate) fn fast() -> StoreOptions {
+    StoreOptions { durable: false, references: named_by, ..Default::default() }
+}
+
+/// An object of the tests' own kind, which names blobs.
+pub(crate) fn naming<'a>(label: &str, blobs: impl IntoIterator<Item = &'a BlobRef>) -> Vec<u8> {
+    let lines = blobs.into_iter().map(|one| format!("{} {} {}\n", one.blob, one.size, one.index));
+    format!("{NAMING}{label}\n{}", lines.collect::<String>()).into_bytes()
+}
+
+const NAMING: &str = "names ";
+
+fn named_by(object: &[u8]) -> Result<Vec<BlobRef>, Box<dyn std::error::Error + Send + Sync>> {
+    let text = std::str::from_utf8(object)?.strip_prefix(NAMING).ok_or("not an object of these tests")?;
+    let blob = |line: &str| {
+        let [blob, size, index] = line.split(' ').collect::<Vec<_>>()[..] else {
+            return Err("a strange line".into());
+        };
+        Ok(BlobRef { blob: blob.parse()?, size: size.parse()?, index: index.parse()? })
+    };
+    text.lines().skip(1).map(blob).collect()
 }
 
 /// The bytes of `count` chunks from `first` on.

@@ -151,6 +151,7 @@ impl Task {
             }
             Command::Incoming(peer, message) => self.core.message(now, peer, &message),
             Command::Fetch { mut state, priority, order, progress } => {
+                self.drop_forgotten();
                 let have = state.blob.have();
                 let grid = Arc::clone(&state.grid);
                 state.progress = Some(progress);
@@ -168,11 +169,7 @@ impl Task {
                 self.blobs.entry(grid.blob()).or_insert(state);
                 self.core.seed(now, &grid, &have);
             }
-            Command::Forget(blob) => {
-                self.core.forget(now, blob);
-                self.end(&blob, Err(FetchError::Stopped));
-                self.blobs.remove(&blob);
-            }
+            Command::Forget(blob) => self.forget(blob),
             Command::Report(reply) => {
                 let report = Report { blobs: self.core.blob_reports(), peers: self.core.peer_reports() };
                 // Nobody waits for it any more: nothing to do.
@@ -180,6 +177,19 @@ impl Task {
             }
             Command::Shutdown => {}
         }
+    }
+
+    fn forget(&mut self, blob: BlobId) {
+        self.core.forget(self.now(), blob);
+        self.end(&blob, Err(FetchError::Stopped));
+        self.blobs.remove(&blob);
+    }
+
+    /// Beginning a blob may have swept others out of the store: their files are let go of.
+    fn drop_forgotten(&mut self) {
+        let forgotten: Vec<BlobId> =
+            self.blobs.iter().filter(|(_, state)| state.blob.is_forgotten()).map(|(id, _)| *id).collect();
+        forgotten.into_iter().for_each(|blob| self.forget(blob));
     }
 
     fn landed(&mut self, landed: Landed) {

@@ -17,6 +17,7 @@ use crate::id::BlobId;
 use crate::store::Store;
 use crate::store::dir::Dir;
 use crate::store::error::StoreError;
+use crate::store::gc::Item;
 use crate::store::import::{self, Aside};
 
 /// Bytes copied at a time to another filesystem.
@@ -35,6 +36,7 @@ impl Store {
     /// [`StoreError::TooManyBlobs`].
     pub fn lend_file(&self, path: &Path, progress: &dyn Fn(u64)) -> Result<BlobRef, StoreError> {
         let (dir, path) = (self.dir(), absolute(self.dir(), path)?);
+        dir.check_lock()?;
         let file = File::open(&path).map_err(|error| dir.error("open", &path, error))?;
         let metadata = file.metadata().map_err(|error| dir.error("look at", &path, error))?;
         if !metadata.is_file() {
@@ -67,6 +69,7 @@ impl Store {
         let incomplete = || StoreError::Incomplete { blob: *blob };
         let blob = self.blob(blob).ok_or_else(incomplete)?;
         blob.release(&absolute(dir, to)?)?;
+        self.recent().remove(&Item::Blob(blob.id()));
         for path in [dir.index(&blob.id()), dir.object(&blob.index().object_id())] {
             if let Err(error) = dir.remove(&path) {
                 tracing::warn!(path = %path.display(), %error, "what described a blob that left the store stays");
