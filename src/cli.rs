@@ -8,8 +8,10 @@ pub mod image;
 mod init;
 mod lab;
 pub mod output;
+mod place;
 mod seed;
 mod status;
+mod store;
 mod transfer_bar;
 mod up;
 
@@ -54,6 +56,8 @@ enum Command {
     Up(up::Args),
     /// Build, list and remove images
     Image(image::Args),
+    /// List, check, pin and tidy up what a store holds
+    Store(store::Args),
     /// Show a running node: its peers, leases, clients and blobs
     Status(status::Args),
     /// Show a running node's events as they happen, one JSON object a line
@@ -80,6 +84,7 @@ pub fn main() -> ExitCode {
         Command::Init(args) => init::run(&args),
         Command::Up(args) => up::run(args),
         Command::Image(args) => image::run(args),
+        Command::Store(args) => store::run(args),
         Command::Status(args) => status::run(&args),
         Command::Events(args) => status::follow(&args),
         Command::Seed(args) => seed::run(&args),

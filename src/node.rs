@@ -55,6 +55,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::event::{Event, Events};
 use crate::home::RELEASE_HEAD;
+use crate::maintain;
 pub use begin::Start;
 use begin::{Beginning, LEASES, begin, check_store, open_store, stored_settings, write_config};
 use config::DhcpMode;
@@ -282,6 +283,13 @@ impl Node {
             Request::Status => {
                 let view = Arc::clone(&self.view);
                 tokio::spawn(async move { control::answer(&mut stream, &view.status().await).await });
+            }
+            Request::Store(asked) => {
+                let (store, exchange) = (self.store.clone(), self.join.exchange.clone());
+                tokio::spawn(async move {
+                    let answer = maintain::answer(store, &exchange, asked).await;
+                    control::answer(&mut stream, &answer).await
+                });
             }
             Request::Events => {
                 let mut events = self.events.subscribe();

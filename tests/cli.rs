@@ -130,3 +130,144 @@ fn completions_and_help_need_nothing() {
     assert!(help.status.success() && String::from_utf8_lossy(&help.stdout).contains("Getting started"));
     assert_eq!(bootfabric(&["no-such-command"]).status.code(), Some(2));
 }
+
+/// A store with an image of the fabric in `home`; nothing of it boots.
+fn image(home: &bootfabric::home::Home, name: &str) -> fabric::trust::Release {
+    use fabric::trust::{Arch, Release, RootFormat, RootMode, SignedRelease};
+    let store = home.store().unwrap();
+    let add = |part: &str| store.add_bytes(format!("{part} of {name}").repeat(10_000).as_bytes()).unwrap();
+    let release = Release {
+        name: name.into(),
+        version: "1".into(),
+        generation: 1,
+        arch: Arch::X86_64,
+        kernel: store.add_bytes(b"a kernel that all share").unwrap(),
+        kernel_version: "6.1".into(),
+        first_stage: add("first stage"),
+        root: add("root"),
+        root_format: RootFormat::Squashfs,
+        loaders: Vec::new(),
+        cmdline: String::new(),
+        root_mode: RootMode::Overlay,
+        memory_needed_mib: 1,
+    };
+    let signed = SignedRelease::sign(&home.operator().unwrap(), &release).unwrap();
+    let id = store.put_object(signed.bytes()).unwrap();
+    store.set_head(&format!("release.{name}"), &id).unwrap();
+    store.set_head("release", &id).unwrap();
+    release
+}
+
+fn json(output: &Output) -> serde_json::Value {
+    assert!(output.status.success(), "{output:?}");
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// A fabric with the images `old` and `new`, and how to run commands on its store.
+fn fabric_with_images() -> (tempfile::TempDir, bootfabric::home::Home, impl Fn(&[&str]) -> Output) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("fabric");
+    init(&path);
+    let home = bootfabric::home::Home::at(Some(&path)).unwrap();
+    image(&home, "old");
+    image(&home, "new");
+    // A state directory without a node.
+    let state = dir.path().to_str().unwrap().to_owned();
+    let run = move |args: &[&str]| {
+        let mut args = args.to_vec();
+        args.extend(["--fabric", path.to_str().unwrap()]);
+        if matches!(args[..2], ["store", "gc" | "pin" | "unpin" | "limit"]) {
+            args.extend(["--state", &state]);
+        }
+        bootfabric(&args)
+    };
+    (dir, home, run)
+}
+
+#[test]
+fn a_store_is_listed_pinned_collected_and_limited() {
+    let (_dir, home, run) = fabric_with_images();
+    let listing = json(&run(&["store", "ls", "--json"]));
+    assert_eq!(
+        (listing["blobs"].as_array().unwrap().len(), &listing["limit"]),
+        (5, &serde_json::Value::Null)
+    );
+    let pinned = json(&run(&["store", "pin", "old", "--reason", "the last that works", "--json"]));
+    assert_eq!((&pinned["name"], &pinned["item"]["kind"]), (&"old".into(), &"object".into()));
+    assert!(run(&["image", "rm", "old"]).status.success());
+    let listing = run(&["store", "ls"]);
+    let text = String::from_utf8_lossy(&listing.stdout);
+    assert!(
+        text.contains("blobs (5)") && text.contains("pin `old`") && text.contains("the last that works"),
+        "{text}"
+    );
+    assert_eq!(json(&run(&["store", "gc", "--json"]))["freed"], serde_json::json!([]));
+
+    // A blob by the first digits of its hash.
+    let root = image(&home, "new").root.blob.to_string();
+    let pinned = json(&run(&["store", "pin", &root[..10], "--json"]));
+    assert_eq!((&pinned["name"], &pinned["item"]["id"]), (&root[..16].into(), &root.as_str().into()));
+    assert!(errors(&run(&["store", "pin", "no-such-thing"])).contains("store ls"));
+    assert!(errors(&run(&["store", "unpin", "never"])).contains("there are"));
+    assert!(run(&["store", "unpin", "old"]).status.success());
+    let plan = json(&run(&["store", "gc", "--dry-run", "--json"]));
+    assert_eq!(json(&run(&["store", "gc", "--json"])), plan);
+    let blobs = plan["freed"].as_array().unwrap().iter().filter(|freed| freed["kind"] == "blob").count();
+    assert_eq!(blobs, 2, "root and first stage of the old image: {plan}");
+
+    assert_eq!(run(&["store", "limit", "much"]).status.code(), Some(2));
+    assert_eq!(json(&run(&["store", "limit", "1MB", "--json"]))["limit"], 1_000_000);
+    let error = home.store().unwrap().add_bytes(&vec![7; 1_000_000]).unwrap_err().to_string();
+    assert!(error.contains("1000000 bytes") && error.contains("store limit"), "{error}");
+    assert_eq!(json(&run(&["store", "limit", "none", "--json"]))["limit"], serde_json::Value::Null);
+}
+
+#[test]
+fn a_store_that_somebody_has_open_can_be_read() {
+    let (_dir, home, run) = fabric_with_images();
+    let store = home.store().unwrap();
+    let images = json(&run(&["image", "ls", "--json"]));
+    assert_eq!(images.as_array().unwrap().len(), 2);
+    assert_eq!(json(&run(&["image", "show", "old", "--json"]))["complete"], true);
+    assert_eq!(json(&run(&["store", "ls", "--json"]))["blobs"].as_array().unwrap().len(), 5);
+    assert_eq!(json(&run(&["store", "gc", "-n", "--json"]))["freed"], serde_json::json!([]));
+    let verified = run(&["store", "verify", "--json"]);
+    assert!(String::from_utf8_lossy(&verified.stderr).contains("left as it is"), "{verified:?}");
+    assert_eq!(json(&verified)["blobs"], 5);
+    for args in [
+        &["store", "gc"][..],
+        &["store", "pin", "old"],
+        &["store", "unpin", "old"],
+        &["store", "limit", "1GB"],
+    ] {
+        let text = errors(&run(args));
+        assert!(
+            text.contains(&format!("process {}", std::process::id())) && text.contains("--state"),
+            "{text}"
+        );
+    }
+    assert!(store.pins().unwrap().is_empty());
+}
+
+#[test]
+fn damage_in_a_store_is_told_and_put_aside() {
+    use std::os::unix::fs::{FileExt, PermissionsExt};
+    let (_dir, home, run) = fabric_with_images();
+    assert!(run(&["store", "verify"]).status.success());
+    let store = home.store().unwrap();
+    let damaged = store.blobs().into_iter().max_by_key(|info| info.reference.size).unwrap();
+    std::fs::set_permissions(&damaged.path, std::fs::Permissions::from_mode(0o644)).unwrap();
+    std::fs::File::options().write(true).open(&damaged.path).unwrap().write_all_at(b"spoilt", 9).unwrap();
+    for (open, words) in [(Some(store), "Nothing was changed"), (None, "no longer counts as held")] {
+        let output = run(&["store", "verify", "--json"]);
+        assert!(errors(&output).contains(words), "{output:?}");
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(report["damaged"][0]["blob"], damaged.reference.blob.to_string());
+        drop(open);
+    }
+    let left = home.store().unwrap().blob(&damaged.reference.blob).unwrap();
+    assert!(!left.is_complete());
+    let elsewhere = home.path().join("nothing-here");
+    let text = errors(&bootfabric(&["store", "gc", "--store", elsewhere.to_str().unwrap()]));
+    assert!(text.contains("no store") && !elsewhere.exists(), "{text}");
+}

@@ -4,10 +4,9 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::Subcommand;
-use fabric::store::{Store, StoreOptions};
 
 use super::output::{human_bytes, print_json, print_line};
-use crate::home::Home;
+use super::place::Place;
 use crate::image::build::{BuildRequest, Built, RootModules, build};
 use crate::image::heads::{self, Image};
 use crate::image::loaders::LoaderFile;
@@ -29,22 +28,8 @@ enum Command {
     Ls(ListArgs),
     /// Show what an image is made of
     Show(NameArgs),
-    /// Remove an image, and the blobs that no other image uses
+    /// Remove an image, and the blobs that no other image uses and no pin keeps
     Rm(RemoveArgs),
-}
-
-/// Which fabric, and which store.
-#[derive(Debug, clap::Args)]
-struct Place {
-    /// Directory of the fabric, with its keys [default: as `bootfabric init`]
-    #[arg(long, value_name = "DIR")]
-    fabric: Option<PathBuf>,
-    /// Directory of the store [default: the fabric's own]
-    #[arg(long, value_name = "DIR")]
-    store: Option<PathBuf>,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -127,19 +112,6 @@ struct RemoveArgs {
     force: bool,
     #[command(flatten)]
     place: Place,
-}
-
-impl Place {
-    fn home(&self) -> anyhow::Result<Home> {
-        Home::at(self.fabric.as_deref())
-    }
-
-    fn open(&self, home: &Home) -> anyhow::Result<Store> {
-        match &self.store {
-            Some(path) => Ok(Store::open(path, StoreOptions::default())?),
-            None => home.store(),
-        }
-    }
 }
 
 /// Runs what was typed.
@@ -225,7 +197,8 @@ fn row(what: &str, bytes: u64, note: &str) -> anyhow::Result<()> {
 
 fn list(args: &ListArgs) -> anyhow::Result<()> {
     let home = args.place.home()?;
-    let images = heads::list(&args.place.open(&home)?, &home.trust_root()?)?;
+    let trust_root = home.trust_root()?;
+    let images = heads::list(&args.place.read()?, &trust_root)?;
     if args.place.json {
         return print_json(&images);
     }
@@ -262,7 +235,8 @@ fn state(image: &Image) -> &'static str {
 
 fn show(args: &NameArgs) -> anyhow::Result<()> {
     let home = args.place.home()?;
-    let image = heads::find(&args.place.open(&home)?, &home.trust_root()?, &args.name)?;
+    let trust_root = home.trust_root()?;
+    let image = heads::find(&args.place.read()?, &trust_root, &args.name)?;
     if args.place.json {
         return print_json(&image);
     }

@@ -2,12 +2,12 @@
 //!
 //! `release` names the signed release that bare machines are booted with, `release.NAME` the newest of each image, and
 //! `removed.NAME` the last of an image that was removed: nodes remember its generation, so a new image of that name has to go
-//! on from there. Owns listing and removing; reading is verified against the trust root, as everywhere.
+//! on from there; the store keeps nothing else of it ([`REMOVED`]). Owns listing and removing; reading is verified against the trust root, as everywhere.
 
 use std::collections::BTreeSet;
 
 use fabric::id::{BlobId, ObjectId};
-use fabric::store::{Store, StoreError};
+use fabric::store::{REMOVED, Store, StoreError};
 use fabric::trust::{Release, SignedRelease, TrustError, TrustRoot};
 use serde::Serialize;
 
@@ -15,8 +15,6 @@ use serde::Serialize;
 const CURRENT: &str = "release";
 /// What the names of images' heads begin with.
 const PREFIX: &str = "release.";
-/// The same for images that were removed.
-const REMOVED: &str = "removed.";
 
 /// An image in a store.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -96,7 +94,7 @@ pub fn find(store: &Store, trust_root: &TrustRoot, name: &str) -> Result<Image, 
     found.ok_or_else(|| HeadsError::Unknown { name: name.to_owned(), names })
 }
 
-/// Removes the image `name`: its heads, and the blobs that no other image uses. Returns the bytes freed. With `force` also
+/// Removes the image `name`: its heads, and the blobs that no other image uses and no pin keeps. Returns the bytes freed. With `force` also
 /// the image that bare machines are booted with.
 ///
 /// # Errors
@@ -111,12 +109,9 @@ pub fn remove(store: &Store, trust_root: &TrustRoot, name: &str, force: bool) ->
     if image.current {
         store.remove_head(CURRENT)?;
     }
-    let mut kept: BTreeSet<BlobId> = BTreeSet::new();
-    for other in list(store, trust_root)? {
-        kept.extend(other.release.blobs().map(|blob| blob.blob));
-    }
+    let garbage: BTreeSet<BlobId> = store.garbage()?.freed_blobs().collect();
     let mut freed = 0;
-    for blob in image.release.blobs().filter(|blob| !kept.contains(&blob.blob)) {
+    for blob in image.release.blobs().filter(|blob| garbage.contains(&blob.blob)) {
         if store.forget(&blob.blob)? {
             freed += blob.size;
         }
@@ -143,7 +138,8 @@ pub(super) fn publish(store: &Store, name: &str, signed: &SignedRelease) -> Resu
     Ok(id)
 }
 
-fn head_name(name: &str) -> String {
+/// The head of the image `name`.
+pub(crate) fn head_name(name: &str) -> String {
     format!("{PREFIX}{name}")
 }
 

@@ -91,7 +91,10 @@ pub(super) async fn begin(start: Start) -> anyhow::Result<Beginning> {
 /// Opens the store that `config` names.
 pub(super) fn open_store(config: &NodeConfig, takes_over: bool) -> anyhow::Result<Store> {
     let lock = if takes_over { LockMode::Wait(LOCK_PATIENCE) } else { LockMode::Fail };
-    Ok(Store::open(&config.store, StoreOptions { durable: !config.volatile, lock })?)
+    Ok(Store::open(
+        &config.store,
+        StoreOptions { durable: !config.volatile, lock, ..StoreOptions::default() },
+    )?)
 }
 
 /// Hashes what the store holds: what is damaged is fetched from peers, and without any it is an error now, not when a machine

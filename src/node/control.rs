@@ -38,6 +38,8 @@ pub(crate) enum Request {
     Status,
     /// Its events from now on.
     Events,
+    /// A change of its store.
+    Store(crate::maintain::Asked),
     /// Its sockets, identity and soft state; it stops serving new clients and ends when the running transfers have.
     TakeOver,
 }

@@ -13,7 +13,7 @@ use anyhow::{Context, bail, ensure};
 use fabric::content::{BlobIndex, BlobRef};
 use fabric::exchange::{ExchangeEvent, ExchangeHandle, Priority};
 use fabric::id::{BlobId, NodeId, ObjectId};
-use fabric::store::{Blob, Store};
+use fabric::store::{Blob, Store, StoreError};
 use fabric::swarm::{AnnouncedKind, Announcement, ObjectError, SwarmHandle};
 use fabric::trust::{Release, Settings, SignedRelease, SignedSettings, TrustRoot};
 use tokio::sync::{broadcast, mpsc};
@@ -29,6 +29,9 @@ const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// How long to wait for the first neighbour before saying that there is none.
 const PEER_PATIENCE: Duration = Duration::from_secs(10);
+/// What helps when the store has no room.
+const ROOM: &str = "make room: `bootfabric store ls` tells what is kept and why, `image rm`, `store unpin` and `store gc` remove it, \
+                    `store limit` raises the limit";
 /// Shortest time between two progress events of one download.
 const PROGRESS_PACE: Duration = Duration::from_millis(500);
 
@@ -266,13 +269,21 @@ impl Join {
                 Err(error) => self.events.emit(Event::PhaseFailed {
                     phase: phase.to_owned(),
                     error: format!("{error:#}"),
-                    remedy: remedy.to_owned(),
+                    remedy: if lacks_room(&error) { ROOM } else { remedy }.to_owned(),
                 }),
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
+}
+
+/// Whether the store has no room, whoever says so.
+fn lacks_room(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        let shared = cause.downcast_ref::<Arc<StoreError>>().map(AsRef::as_ref);
+        shared.or(cause.downcast_ref::<StoreError>()).is_some_and(StoreError::is_full)
+    })
 }
 
 /// Counts who sends how much of one blob, by the exchange's events, of which only the last thousand wait to be read.
@@ -336,7 +347,7 @@ fn parse_memory_available(text: &str) -> anyhow::Result<u64> {
 
 #[cfg(test)]
 mod tests {
-    use super::parse_memory_available;
+    use super::*;
 
     #[test]
     fn available_memory_is_read_in_bytes() {
@@ -344,5 +355,14 @@ mod tests {
         assert_eq!(parse_memory_available(text).unwrap(), 2 * 1024 * 1024);
         assert!(parse_memory_available("MemTotal: 1 kB\n").is_err());
         assert!(parse_memory_available("MemAvailable: lots\n").is_err());
+    }
+
+    #[test]
+    fn a_store_without_room_is_recognised_through_all_layers() {
+        let full = || StoreError::Full { dir: "/".into(), needed: 2, available: 1 };
+        let fetch = fabric::exchange::FetchError::from(full());
+        assert!(lacks_room(&anyhow::Error::from(fetch).context("root")) && lacks_room(&full().into()));
+        let other = StoreError::NoStore { dir: "/".into() };
+        assert!(!lacks_room(&other.into()) && !lacks_room(&anyhow::anyhow!("no peer")));
     }
 }

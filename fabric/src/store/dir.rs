@@ -97,9 +97,13 @@ impl Dir {
         self.lock.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub(super) fn format_file(root: &Path) -> PathBuf {
+        root.join("format")
+    }
+
     /// False if there is no format yet, as in an empty directory.
     fn check_format(&self) -> Result<bool, StoreError> {
-        let path = self.root.join("format");
+        let path = Self::format_file(&self.root);
         let read = File::open(&path).and_then(|file| io::read_to_string(io::Read::take(file, MAX_FORMAT)));
         match read {
             Ok(found) if found.trim_end() == FORMAT => Ok(true),
@@ -114,7 +118,7 @@ impl Dir {
     }
 
     fn write_format(&self) -> Result<(), StoreError> {
-        let (path, aside) = (self.root.join("format"), self.root.join("format.new"));
+        let (path, aside) = (Self::format_file(&self.root), self.root.join("format.new"));
         let write = || {
             fs::write(&aside, format!("{FORMAT}\n"))?;
             fs::rename(&aside, &path)

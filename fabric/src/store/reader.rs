@@ -47,6 +47,12 @@ impl Store {
         Self::over(dir, blobs, options)
     }
 
+    /// Whether there is a store in the directory `path`, of whatever version.
+    #[must_use]
+    pub fn exists(path: &Path) -> bool {
+        Dir::format_file(path).is_file()
+    }
+
     /// Whether it was opened for reading alone.
     #[must_use]
     pub fn is_reader(&self) -> bool {
