@@ -8,6 +8,7 @@
 //! | [`message`] | what neighbours tell each other |
 //! | [`core`] | the pure state machine: availability, choice, pace, offers |
 //! | [`source`], [`http`] | the trait that fetches bytes, and its HTTP client |
+//! | [`fallback`] | two ways to one peer, and the choice between them |
 //! | [`driver`] | the task around the core, and the handle to it |
 //! | [`sim`] | many cores in virtual time |
 //! | [`event`] | what happens, as an interface |
@@ -15,6 +16,7 @@
 pub mod core;
 pub mod driver;
 pub mod event;
+pub mod fallback;
 pub mod http;
 pub mod message;
 pub mod sim;
@@ -23,6 +25,7 @@ pub mod source;
 pub use core::{Order, PeerHint, PeerKey, Priority};
 pub use driver::{Exchange, ExchangeConfig, ExchangeHandle, Fetch, FetchError, Outgoing, Progress, Report};
 pub use event::ExchangeEvent;
+pub use fallback::FallbackSource;
 pub use http::HttpSource;
 pub use message::{Message, Run};
-pub use source::{ChunkSource, SourceError};
+pub use source::{ChunkSource, Route, SourceError};

@@ -32,6 +32,7 @@ use tokio::time::Instant;
 use super::core::{BlobReport, Core, PeerKey, PeerReport};
 use super::event::ExchangeEvent;
 use super::message::Message;
+use super::source::Route;
 use crate::store::Store;
 pub use fetch::{Fetch, FetchError, Progress};
 pub use handle::ExchangeHandle;
@@ -79,6 +80,8 @@ pub struct Report {
     pub blobs: Vec<BlobReport>,
     /// For each neighbour.
     pub peers: Vec<PeerReport>,
+    /// How each neighbour is reached.
+    pub routes: BTreeMap<PeerKey, Route>,
 }
 
 /// Starts exchanges.

@@ -1,6 +1,7 @@
 //! What happens in the exchange, as an interface: the lab, the status page and tests read these, never log text.
 
 use super::message::Run;
+use super::source::Route;
 use crate::id::{BlobId, NodeId};
 
 /// One thing that happened.
@@ -40,6 +41,15 @@ pub enum ExchangeEvent {
         /// The peer.
         peer: NodeId,
         /// What it did, in words.
+        why: String,
+    },
+    /// A peer is reached on another way than before, and answers on it.
+    RouteChanged {
+        /// The peer.
+        peer: NodeId,
+        /// The way that requests to it take from now on.
+        route: Route,
+        /// What made it change, in words.
         why: String,
     },
     /// Every chunk is held and verified.

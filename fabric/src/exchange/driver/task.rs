@@ -151,7 +151,11 @@ impl Task {
                 self.blobs.remove(&blob);
             }
             Command::Report(reply) => {
-                let report = Report { blobs: self.core.blob_reports(), peers: self.core.peer_reports() };
+                let report = Report {
+                    blobs: self.core.blob_reports(),
+                    peers: self.core.peer_reports(),
+                    routes: self.sources.iter().map(|(&peer, source)| (peer, source.route())).collect(),
+                };
                 // Nobody waits for it any more: nothing to do.
                 let _ = reply.send(report);
             }
