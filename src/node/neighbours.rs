@@ -109,7 +109,7 @@ async fn tell_bad_chunks(node: Join) {
     let mut events = node.exchange.events();
     loop {
         match events.recv().await {
-            Ok(ExchangeEvent::BadChunk { blob, peer, chunk }) => {
+            Ok(ExchangeEvent::BadChunk { blob, peer, chunk, .. }) => {
                 let address = node.view.members().into_iter().find(|member| member.info.node == peer);
                 node.events.emit(Event::BadChunk {
                     node: peer.to_string(),

@@ -191,7 +191,7 @@ async fn tell(mut exchange: broadcast::Receiver<ExchangeEvent>, events: Events) 
             Ok(ExchangeEvent::FirstCopyOut { blob }) => {
                 events.emit(Event::FirstCopyOut { blob: blob.to_string() });
             }
-            Ok(ExchangeEvent::BadChunk { blob, peer, chunk }) => events.emit(Event::BadChunk {
+            Ok(ExchangeEvent::BadChunk { blob, peer, chunk, .. }) => events.emit(Event::BadChunk {
                 node: peer.to_string(),
                 address: String::new(),
                 blob: blob.to_string(),

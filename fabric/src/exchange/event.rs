@@ -2,7 +2,7 @@
 
 use super::message::Run;
 use super::source::Route;
-use crate::id::{BlobId, NodeId};
+use crate::id::{BlobId, Hash, NodeId};
 
 /// One thing that happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +35,10 @@ pub enum ExchangeEvent {
         peer: NodeId,
         /// The chunk's number.
         chunk: u32,
+        /// The hash that the blob's index gives.
+        expected: Hash,
+        /// The hash of what came.
+        got: Hash,
     },
     /// A peer is not asked any more, as long as this program runs.
     PeerBanned {

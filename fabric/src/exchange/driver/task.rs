@@ -154,6 +154,7 @@ impl Task {
                 let report = Report {
                     blobs: self.core.blob_reports(),
                     peers: self.core.peer_reports(),
+                    bans: self.core.bans(),
                     routes: self.sources.iter().map(|(&peer, source)| (peer, source.route())).collect(),
                 };
                 // Nobody waits for it any more: nothing to do.

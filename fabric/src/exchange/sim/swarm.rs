@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::net::{Net, NetEvent, NodeIndex};
 use super::{Fault, Scenario};
 use crate::bitfield::Bitfield;
+use crate::exchange::ban::BadChunk;
 use crate::exchange::core::grid::Grid;
 use crate::exchange::core::{Core, Failure, Order, Output, PeerHint, PeerKey, Priority, RequestId, Time};
 use crate::exchange::event::ExchangeEvent;
@@ -224,7 +225,9 @@ impl<'a> Swarm<'a> {
         self.with(client, |node| {
             node.requests.remove(&id);
             if lies {
-                return node.core.finished(now, RequestId(id), Err(Failure::BadChunk(run.first)));
+                let (expected, got) = (Hash::of(b"true"), Hash::of(b"false"));
+                let proof = BadChunk { blob, chunk: run.first, expected, got };
+                return node.core.finished(now, RequestId(id), Err(Failure::BadChunk(proof)));
             }
             node.core.stored(now, blob, run);
             node.core.finished(now, RequestId(id), Ok(()));
