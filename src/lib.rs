@@ -9,6 +9,7 @@
 //! | [`home`] | an operator's directory: keys, settings, store |
 //! | [`image`] | building images |
 //! | [`lab`] | the scenario of `bootfabric lab` |
+//! | [`limits`] | what a node may use of its machine and link |
 //! | [`link`] | network interfaces |
 //! | [`node`] | the agent: swarm, store and boot services as one node |
 //! | [`share`] | files handed from machine to machine without a fabric |
@@ -19,6 +20,7 @@ pub mod event;
 pub mod home;
 pub mod image;
 pub mod lab;
+pub mod limits;
 pub mod link;
 pub mod node;
 pub mod share;
