@@ -30,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 use super::address::ListenAt;
 use crate::event::{Event, Events};
 use crate::node::files::blob_for_peer;
-use crate::node::neighbours::http_address;
+use crate::node::neighbours::{http_address, of_peer};
 
 /// All shares speak under one tag: which blob is meant is in the ticket, and nobody looks for strangers.
 const TAG: &[u8] = b"bootfabric share 1";
@@ -191,13 +191,12 @@ async fn tell(mut exchange: broadcast::Receiver<ExchangeEvent>, events: Events) 
             Ok(ExchangeEvent::FirstCopyOut { blob }) => {
                 events.emit(Event::FirstCopyOut { blob: blob.to_string() });
             }
-            Ok(ExchangeEvent::BadChunk { blob, peer, chunk, .. }) => events.emit(Event::BadChunk {
-                node: peer.to_string(),
-                address: String::new(),
-                blob: blob.to_string(),
-                chunk,
-            }),
-            Ok(_) | Err(RecvError::Lagged(_)) => {}
+            Ok(event) => {
+                if let Some(told) = of_peer(event, |_| String::new()) {
+                    events.emit(told);
+                }
+            }
+            Err(RecvError::Lagged(_)) => {}
             Err(RecvError::Closed) => return,
         }
     }
