@@ -25,7 +25,7 @@
 mod arriving;
 mod begin;
 mod boot;
-mod bulk;
+pub(crate) mod bulk;
 pub mod config;
 pub(crate) mod control;
 pub(crate) mod files;
