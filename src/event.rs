@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use anyhow::Context;
+use fabric::exchange::Route;
 use serde::{Deserialize, Serialize};
 
 /// What happened. Field names are an interface: add, never rename.
@@ -182,6 +183,32 @@ pub enum Event {
         blob: String,
         /// Number of the chunk.
         chunk: u32,
+        /// The hash that the blob's index gives.
+        #[serde(default)]
+        expected: String,
+        /// The hash of what the peer sent.
+        #[serde(default)]
+        got: String,
+    },
+    /// A peer is not asked for chunks any more.
+    PeerBanned {
+        /// Its id.
+        node: String,
+        /// Its address.
+        address: String,
+        /// What it did.
+        why: String,
+    },
+    /// A peer's chunks come on another way than before.
+    PeerRoute {
+        /// Its id.
+        node: String,
+        /// Its address.
+        address: String,
+        /// `http`, or `swarm` while its HTTP service cannot be reached.
+        route: Route,
+        /// What made it change.
+        why: String,
     },
     /// The root is mounted.
     RootMounted {

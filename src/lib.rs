@@ -9,6 +9,7 @@
 //! | [`home`] | an operator's directory: keys, settings, store |
 //! | [`image`] | building images |
 //! | [`lab`] | the scenario of `bootfabric lab` |
+//! | [`limits`] | what a node may use of its machine and link |
 //! | [`link`] | network interfaces |
 //! | `maintain` | an operator's changes of a store, here or through the node that has it open |
 //! | [`node`] | the agent: swarm, store and boot services as one node |
@@ -20,6 +21,7 @@ pub mod event;
 pub mod home;
 pub mod image;
 pub mod lab;
+pub mod limits;
 pub mod link;
 mod maintain;
 pub mod node;

@@ -12,6 +12,7 @@
 //! | [`join`] | coming to hold a release |
 //! | [`files`], [`script`], [`arriving`] | what it serves |
 //! | [`services`], [`boot`] | HTTP, TFTP and DHCP in this program |
+//! | [`bulk`] | runs from and for peers: HTTP, or the swarm where it cannot be reached |
 //! | [`neighbours`] | the swarm's events, carried to exchange, DHCP and view |
 //! | [`control`] | the socket for the command line and for the next agent |
 //! | [`own_address`] | an address on a switch where nobody gives one |
@@ -24,6 +25,7 @@
 mod arriving;
 mod begin;
 mod boot;
+pub(crate) mod bulk;
 pub mod config;
 pub(crate) mod control;
 pub(crate) mod files;
@@ -48,7 +50,7 @@ use fabric::trust::Settings;
 use pxe::dhcp::driver::DhcpHandle;
 use pxe::dhcp::{ClientKey, LeaseRecord, Mode};
 use pxe::files::BootFiles;
-use pxe::http::HttpServer;
+use pxe::http::{HttpServer, UploadLimit};
 use pxe::tftp::TftpServer;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -58,6 +60,7 @@ use crate::home::RELEASE_HEAD;
 use crate::maintain;
 pub use begin::Start;
 use begin::{Beginning, LEASES, begin, check_store, open_store, stored_settings, write_config};
+use bulk::StoredRuns;
 use config::DhcpMode;
 use control::{Asked, Legacy, Request, SocketRole};
 use files::NodeFiles;
@@ -152,8 +155,12 @@ impl Node {
         let files: Arc<dyn BootFiles> = Arc::new(NodeFiles::new(store.clone(), Arc::clone(&view)));
         let stop_services = CancellationToken::new();
         let at = SocketAddrV4::new(address, http_port);
+        let limits = config.limits;
+        let upload = limits.upload_limit.map(|rate| Arc::new(UploadLimit::new(rate.bytes_per_second())));
+        let stop = stop_services.child_token();
+        let files_of_http = Arc::clone(&files);
         let http =
-            services::start_http(&mut sockets, at, Arc::clone(&files), &events, stop_services.child_token())?;
+            services::start_http(&mut sockets, at, &limits, upload.clone(), files_of_http, &events, stop)?;
 
         let stop_swarm = CancellationToken::new();
         let me = MemberInfo {
@@ -173,6 +180,7 @@ impl Node {
             shutdown: stop_swarm.clone(),
         };
         let (swarm, swarm_events) = Swarm::start(swarm_config).await?;
+        swarm.serve_bulk(Arc::new(StoredRuns::new(store.clone(), upload)));
         let exchange_config = ExchangeConfig::random().context("the system has no random numbers")?;
         let (exchange, messages) = Exchange::start(store.clone(), exchange_config);
         view.set_exchange(exchange.clone());

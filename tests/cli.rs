@@ -48,6 +48,17 @@ fn a_pool_outside_of_its_subnet_is_refused() {
 }
 
 #[test]
+fn a_limit_that_is_none_is_told_with_what_would_be_one() {
+    for (limit, expected) in [("50Mb", "400mbit"), ("9kB", "at least 1mbit")] {
+        let output = bootfabric(&["up", "--interface", "lo", "--upload-limit", limit]);
+        assert_eq!(output.status.code(), Some(2));
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert!(text.contains(limit) && text.contains(expected), "{text}");
+    }
+    assert_eq!(bootfabric(&["up", "--interface", "lo", "--max-connections", "0"]).status.code(), Some(2));
+}
+
+#[test]
 fn an_unknown_interface_is_named_with_those_there_are() {
     let dir = tempfile::tempdir().unwrap();
     init(dir.path());

@@ -8,21 +8,27 @@
 //! | [`message`] | what neighbours tell each other |
 //! | [`core`] | the pure state machine: availability, choice, pace, offers |
 //! | [`source`], [`http`] | the trait that fetches bytes, and its HTTP client |
+//! | [`fallback`] | two ways to one peer, and the choice between them |
+//! | [`ban`] | what a peer is banned for, and what proves it |
 //! | [`driver`] | the task around the core, and the handle to it |
 //! | [`sim`] | many cores in virtual time |
 //! | [`event`] | what happens, as an interface |
 
+pub mod ban;
 pub mod core;
 pub mod driver;
 pub mod event;
+pub mod fallback;
 pub mod http;
 pub mod message;
 pub mod sim;
 pub mod source;
 
+pub use ban::{BadChunk, Ban};
 pub use core::{Order, PeerHint, PeerKey, Priority};
 pub use driver::{Exchange, ExchangeConfig, ExchangeHandle, Fetch, FetchError, Outgoing, Progress, Report};
 pub use event::ExchangeEvent;
+pub use fallback::FallbackSource;
 pub use http::HttpSource;
 pub use message::{Message, Run};
-pub use source::{ChunkSource, SourceError};
+pub use source::{ChunkSource, Route, SourceError};

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use exchange_support::conformance::{self, Transport};
-use exchange_support::noise;
 use exchange_support::server::{Behaviour, Server};
+use exchange_support::{deserted, noise};
 use fabric::exchange::http::HttpTimeouts;
 use fabric::exchange::{ChunkSource, HttpSource};
 use fabric::store::{Store, StoreOptions};
@@ -26,11 +26,8 @@ impl Transport for Http {
         (Arc::new(HttpSource::with_timeouts(server.address(), impatient())), Box::new(server))
     }
 
-    #[expect(clippy::unwrap_used, reason = "without a port there is nothing to test")]
     async fn nobody(&self) -> Arc<dyn ChunkSource> {
-        // A port that was free a moment ago.
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        Arc::new(HttpSource::new(listener.local_addr().unwrap()))
+        Arc::new(HttpSource::new(deserted().await))
     }
 }
 

@@ -5,6 +5,7 @@ mod exchange_support;
 use exchange_support::server::Behaviour;
 use exchange_support::{Switch, arrives, connect, noise};
 use fabric::exchange::{ExchangeEvent, Priority};
+use fabric::id::Hash;
 
 const MIB: usize = 1024 * 1024;
 
@@ -97,6 +98,41 @@ async fn a_peer_that_sends_damaged_chunks_is_found_out() {
     connect(&[&liar, &node]).await;
     arrives(&fetch, &bytes).await;
     assert_eq!(node.bytes_from(&liar).await, 0);
+    let report = node.handle.report().await.unwrap();
+    let ban = report.bans.get(&liar.key).expect("the ban outlives the connection");
+    let proof = ban.proof.expect("a chunk proves it");
+    let chunk = honest.store.blob(&blob).unwrap().index().entry(proof.chunk).unwrap();
+    let at = usize::try_from(chunk.offset).unwrap();
+    let true_bytes = &bytes[at..at + chunk.len as usize];
+    assert_eq!((proof.blob, proof.expected), (blob, Hash::of(true_bytes)));
+    assert_ne!(proof.got, proof.expected);
+}
+
+/// All are asked for parts of the same few chunks at once, into buffers that are used again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_several_liars_and_an_honest_peer_only_the_liars_are_banned() {
+    for seed in 0..6 {
+        let switch = Switch::default();
+        let mut liars = Vec::new();
+        for number in 0..3 {
+            liars.push(switch.node_that(&format!("liar {seed} {number}"), Behaviour::Damaged).await);
+        }
+        let honest = switch.node(&format!("honest {seed}")).await;
+        let node = switch.node(&format!("node {seed}")).await;
+        // Few chunks: everybody is asked for all of them.
+        let bytes = noise(50 + seed, 300_000);
+        let blob = honest.seed(&bytes).await;
+        for liar in &liars {
+            liar.seed(&bytes).await;
+            connect(&[liar, &node]).await;
+        }
+        connect(&[&honest, &node]).await;
+        let fetch = node.fetch(&honest, &blob, Priority::Root).await;
+        arrives(&fetch, &bytes).await;
+        let bans = node.handle.report().await.unwrap().bans;
+        assert!(!bans.contains_key(&honest.key), "seed {seed}: {bans:?}");
+        assert!(bans.values().all(|ban| ban.proof.is_some()), "seed {seed}: {bans:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

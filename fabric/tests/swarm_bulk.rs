@@ -1,60 +1,22 @@
 //! Runs of a blob travel over the swarm's own connection where HTTP does not: the suite of all chunk sources.
 
-#![expect(clippy::unwrap_used, reason = "a step that fails is a test that fails")]
-
 mod exchange_support;
 mod swarm_support;
 
-use std::ops::Range;
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use exchange_support::conformance::{self, Transport};
 use exchange_support::server::Behaviour;
+use exchange_support::stream::Reader;
 use fabric::exchange::{ChunkSource, SourceError};
 use fabric::id::BlobId;
 use fabric::store::Store;
-use fabric::swarm::{BulkReader, BulkSource, NotHeld};
-use swarm_support::{Node, nodes_around_one};
-
-/// Reads from a store, and misbehaves if told to.
-struct Reader(Store, Behaviour);
-
-#[async_trait]
-impl BulkReader for Reader {
-    async fn read(&self, blob: &BlobId, bytes: Range<u64>) -> Result<Bytes, NotHeld> {
-        let blob = self.0.blob(blob).filter(|blob| blob.holds(bytes.clone())).ok_or(NotHeld)?;
-        let first = bytes.start <= 1000;
-        let mut piece = vec![0; usize::try_from(bytes.end - bytes.start).unwrap()];
-        blob.file().read_exact_at(&mut piece, bytes.start).unwrap();
-        match self.1 {
-            Behaviour::NotHeld => return Err(NotHeld),
-            Behaviour::TooFew if !first => return Err(NotHeld),
-            Behaviour::Silent => std::future::pending().await,
-            Behaviour::Stuck if !first => std::future::pending().await,
-            Behaviour::Damaged => piece[0] ^= 1,
-            Behaviour::Trickle => piece.truncate(1),
-            _ => {}
-        }
-        if self.1 == Behaviour::Trickle && !first {
-            tokio::time::sleep(Duration::from_millis(200)).await;
-        }
-        Ok(piece.into())
-    }
-}
+use fabric::swarm::BulkSource;
+use swarm_support::{nodes_around_one, two_peers};
 
 struct OverTheSwarm;
-
-async fn two_peers() -> (Node, Node) {
-    let mut nodes = nodes_around_one(2).await;
-    let (asker, holder) = (nodes.remove(1), nodes.remove(0));
-    asker.until_peer(holder.id()).await;
-    holder.until_peer(asker.id()).await;
-    (asker, holder)
-}
 
 #[async_trait]
 impl Transport for OverTheSwarm {
@@ -71,8 +33,7 @@ impl Transport for OverTheSwarm {
     }
 
     fn knows(&self, behaviour: Behaviour) -> bool {
-        use Behaviour::{Damaged, Honest, NotHeld, Silent, Stuck, TooFew, Trickle};
-        [Honest, Damaged, TooFew, Silent, Stuck, Trickle, NotHeld].contains(&behaviour)
+        Reader::knows(behaviour)
     }
 }
 

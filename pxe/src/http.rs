@@ -21,6 +21,7 @@ pub mod rate;
 mod server;
 pub mod status;
 pub mod target;
+mod upload;
 
 use std::fmt;
 use std::sync::Arc;
@@ -29,6 +30,7 @@ use std::time::Duration;
 pub use admission::LARGE_DOWNLOAD;
 pub use counters::{HttpCounters, HttpStats};
 pub use server::HttpServer;
+pub use upload::UploadLimit;
 
 use crate::service_event::{EventSink, NoEvents};
 
@@ -59,8 +61,8 @@ pub struct HttpConfig {
     pub max_connections_per_client: usize,
     /// Answers of at least [`LARGE_DOWNLOAD`] bytes at once; `None` for no bound.
     pub max_downloads: Option<usize>,
-    /// Bytes per second that leave in all answers together; `None` for no limit.
-    pub upload_limit: Option<u64>,
+    /// What leaves in all answers together, and in what else the limit is shared with; `None` for no limit.
+    pub upload_limit: Option<Arc<UploadLimit>>,
     /// Longest silence between requests.
     pub idle: Duration,
     /// Longest time for a head to arrive.

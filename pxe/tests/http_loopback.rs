@@ -14,7 +14,7 @@ use bytes::Bytes;
 use file_service_support::{Entry, TestFiles, finished, pattern, program, run, soon};
 use pxe::bind::{BindOptions, tcp};
 use pxe::files::{FileBody, FileError, ServedFile, Slice};
-use pxe::http::{HttpConfig, HttpServer, LARGE_DOWNLOAD};
+use pxe::http::{HttpConfig, HttpServer, LARGE_DOWNLOAD, UploadLimit};
 use pxe::service_event::{EventBroadcast, Outcome};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::net::TcpStream;
@@ -391,11 +391,35 @@ async fn large_downloads_above_the_bound_are_told_to_come_back() {
     .await;
 }
 
+fn limited(bytes_per_second: u64) -> HttpConfig {
+    HttpConfig { upload_limit: Some(Arc::new(UploadLimit::new(bytes_per_second))), ..HttpConfig::default() }
+}
+
+#[tokio::test]
+async fn connections_share_an_upload_limit_evenly() {
+    const LEN: usize = 8_000_000;
+    let lab = serve(TestFiles::default().disk("d", &pattern(2 * LEN)), limited(40_000_000));
+    let (mut one, mut other) = (lab.connect().await, lab.connect().await);
+    for stream in [&mut one, &mut other] {
+        stream.write_all(&get("/d", "")).await.unwrap();
+        read_head(stream).await;
+    }
+    // When one has got its first half, the other has got about as much.
+    let (mut got, mut buffer, mut more) = ((0, 0), vec![0; 65_536], vec![0; 65_536]);
+    while got.0.max(got.1) < LEN {
+        tokio::select! {
+            read = soon(one.read(&mut buffer)) => got.0 += read.unwrap(),
+            read = soon(other.read(&mut more)) => got.1 += read.unwrap(),
+        }
+    }
+    assert!(got.0.min(got.1) * 2 > got.0.max(got.1), "{got:?}");
+}
+
 #[tokio::test]
 async fn an_upload_limit_changes_no_byte() {
     let content = pattern(300_000);
-    let config = HttpConfig { upload_limit: Some(20_000_000), ..HttpConfig::default() };
-    let lab = serve(TestFiles::default().disk("d", &content).memory("m", content.clone()), config);
+    let lab =
+        serve(TestFiles::default().disk("d", &content).memory("m", content.clone()), limited(20_000_000));
     let mut stream = lab.connect().await;
     for path in ["/d", "/m"] {
         stream.write_all(&get(path, "")).await.unwrap();

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::output::{human_bytes, print_line};
 use super::transfer_bar::TransferBar;
 use crate::event::Events;
+use crate::limits::Rate;
 use crate::share::Ticket;
 use crate::share::address::ListenAt;
 use crate::share::fetch::{Plan, fetch};
@@ -33,6 +34,9 @@ pub(crate) struct Args {
     /// Where to listen for the others: an address, :PORT, or both [default: everywhere, any port]
     #[arg(long, value_name = "ADDR", default_value_t, hide_default_value = true)]
     listen: ListenAt,
+    /// The most that leaves this machine for others, as in 400mbit or 50MB [default: no limit]
+    #[arg(long, value_name = "RATE")]
+    upload_limit: Option<Rate>,
     /// Go on serving when the file is complete; the line `done` on standard output says that it is
     #[arg(long)]
     seed_after: bool,
@@ -58,7 +62,12 @@ async fn run_async(args: Args) -> anyhow::Result<()> {
     let bar = TransferBar::new(&format!("fetching {name}"), total);
     let peers: Vec<SocketAddrV4> = args.peers.into_iter().chain(args.ticket.peers.iter().copied()).collect();
     let plan = Plan {
-        setup: Setup { listen: args.listen, own: args.listen.own(&peers), peers },
+        setup: Setup {
+            listen: args.listen,
+            own: args.listen.own(&peers),
+            peers,
+            upload_limit: args.upload_limit,
+        },
         ticket: args.ticket,
         output: args.output,
         patience: Duration::from_secs(args.patience.max(1)),

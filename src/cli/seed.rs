@@ -12,6 +12,7 @@ use fabric::store::{LockMode, Store, StoreOptions};
 use super::output::{human_bytes, print_line};
 use super::transfer_bar::TransferBar;
 use crate::event::{Event, Events};
+use crate::limits::Rate;
 use crate::share::Ticket;
 use crate::share::address::ListenAt;
 use crate::share::station::{Setup, Station};
@@ -31,6 +32,9 @@ pub(crate) struct Args {
     /// Where to listen: an address, :PORT, or both; the port after it serves the bytes [default: everywhere, any port]
     #[arg(long, value_name = "ADDR", default_value_t, hide_default_value = true)]
     listen: ListenAt,
+    /// The most that leaves this machine, as in 400mbit or 50MB [default: no limit]
+    #[arg(long, value_name = "RATE")]
+    upload_limit: Option<Rate>,
     /// Print JSON, one object a line: first `seeding` with the ticket, then what happens
     #[arg(long)]
     json: bool,
@@ -54,7 +58,8 @@ async fn seed(args: &Args) -> anyhow::Result<()> {
     for file in &args.files {
         files.push(index(&store, file).await?);
     }
-    let setup = Setup { listen: args.listen, own: args.listen.own(&[]), peers: Vec::new() };
+    let (listen, upload_limit) = (args.listen, args.upload_limit);
+    let setup = Setup { listen, own: listen.own(&[]), peers: Vec::new(), upload_limit };
     let station = Station::start(&setup, store.clone(), &events).await?;
     let peers = args.listen.reachable(station.port())?;
     for (file, indexed) in args.files.iter().zip(files) {

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::Context;
+use fabric::exchange::Route;
 use tokio::io::AsyncBufReadExt;
 
 use super::output::{human_bytes, print_line};
@@ -80,12 +81,23 @@ fn lines(status: &Status) -> Vec<String> {
     for peer in &status.peers {
         let sent = human_bytes(peer.fetched);
         let boots = if peer.serves_boot { "boots others" } else { "joining" };
+        let route = if peer.route == Some(Route::Swarm) { " (reached over the swarm only)" } else { "" };
         lines.push(format!(
-            "  {:<16} {:<15} {}  {boots}, sent us {sent}",
+            "  {:<16} {:<15} {}  {boots}, sent us {sent}{route}",
             peer.name,
             peer.address,
             peer.node.0.short()
         ));
+    }
+    if !status.bans.is_empty() {
+        lines.push(format!("\nbanned ({})", status.bans.len()));
+    }
+    for ban in &status.bans {
+        let name = ban.name.as_deref().unwrap_or("(not here)");
+        lines.push(format!("  {name:<16} {}  {}", ban.node.0.short(), ban.why));
+        if let Some(proof) = &ban.proof {
+            lines.push(format!("  {:<16} {} came, {} is right", "", proof.got, proof.expected));
+        }
     }
     lines.push(format!("\nblobs ({})", status.blobs.len()));
     for blob in &status.blobs {

@@ -8,6 +8,7 @@ use anyhow::Context;
 use super::status::DEFAULT_STATE;
 use crate::event::Events;
 use crate::home::Home;
+use crate::limits::Limits;
 use crate::link::{self, Cidr};
 use crate::node::config::{DhcpMode, NodeConfig};
 use crate::node::{self, Start};
@@ -41,6 +42,8 @@ pub(crate) struct Args {
     /// Whether to answer DHCP
     #[arg(long, value_enum, default_value = "full")]
     dhcp: DhcpMode,
+    #[command(flatten)]
+    limits: Limits,
     /// File to append events to, one JSON object a line
     #[arg(long, value_name = "FILE")]
     events: Option<PathBuf>,
@@ -87,6 +90,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
         dhcp: args.dhcp,
         http_port: None,
         swarm_port: None,
+        limits: args.limits,
         events: args.events,
         volatile: false,
     };

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -66,6 +66,18 @@ pub struct HostNode {
     pub home: PathBuf,
     /// The id and address it reported.
     pub node: Started,
+    program: PathBuf,
+    state: PathBuf,
+}
+
+/// A node that is a namespace on this machine and may not serve yet.
+pub struct StartingNode {
+    /// The namespace.
+    pub host: Host,
+    /// The node's process.
+    pub process: Process,
+    /// The operator's directory it runs from.
+    pub home: PathBuf,
     program: PathBuf,
     state: PathBuf,
 }
@@ -139,15 +151,19 @@ impl Cluster {
     /// # Errors
     /// If it does not start; its log is in the message.
     pub fn start_host(&self, name: &str, home: PathBuf, more: &[&str]) -> anyhow::Result<HostNode> {
+        self.spawn_host(name, home, more)?.started()
+    }
+
+    /// Starts a node in a namespace of its own, from `home`.
+    ///
+    /// # Errors
+    /// If the namespace or the process cannot be made.
+    pub fn spawn_host(&self, name: &str, home: PathBuf, more: &[&str]) -> anyhow::Result<StartingNode> {
         let host = self.lab.host(name, &self.switch)?;
-        let mut command = host.command(self.assets.program());
-        command.args(["up", "--interface", host.interface(), "--name", name, "--fabric"]).arg(&home);
+        let program = self.assets.program().to_owned();
         let state = self.lab.directory().join(format!("{name}.state"));
-        command.arg("--state").arg(&state);
-        command.arg("--events").arg(host.events_path()).args(more);
-        let process = host.spawn("up", &mut command)?;
-        let node = started(host.events()).with_context(|| process.describe())?;
-        Ok(HostNode { host, process, home, node, program: self.assets.program().to_owned(), state })
+        let process = spawn_up(&host, &program, &home, &state, more)?;
+        Ok(StartingNode { host, process, home, program, state })
     }
 
     /// Powers a bare machine on.
@@ -187,15 +203,57 @@ impl HostNode {
     /// # Errors
     /// If it does not answer.
     pub fn status(&self) -> anyhow::Result<Status> {
-        let output = self
-            .host
-            .command(&self.program)
-            .args(["status", "--json", "--state"])
-            .arg(&self.state)
-            .output()?;
-        ensure!(output.status.success(), "no status: {}", String::from_utf8_lossy(&output.stderr));
-        serde_json::from_slice(&output.stdout).context("the status cannot be read")
+        ask_status(&self.host, &self.program, &self.state)
     }
+}
+
+impl StartingNode {
+    /// Waits until it serves.
+    ///
+    /// # Errors
+    /// If it does not within the time of a boot; its log is in the message.
+    pub fn started(self) -> anyhow::Result<HostNode> {
+        let node = started(self.host.events()).with_context(|| self.process.describe())?;
+        let Self { host, process, home, program, state } = self;
+        Ok(HostNode { host, process, home, node, program, state })
+    }
+
+    /// What the node says of its state.
+    ///
+    /// # Errors
+    /// If it does not answer.
+    pub fn status(&self) -> anyhow::Result<Status> {
+        ask_status(&self.host, &self.program, &self.state)
+    }
+
+    /// Starts it again after its process has ended, over what it left.
+    ///
+    /// # Errors
+    /// If the process cannot be started.
+    pub fn start_again(&mut self, more: &[&str]) -> anyhow::Result<()> {
+        self.process = spawn_up(&self.host, &self.program, &self.home, &self.state, more)?;
+        Ok(())
+    }
+}
+
+/// Starts `bootfabric up` in the namespace of `host`.
+fn spawn_up(
+    host: &Host,
+    program: &Path,
+    home: &Path,
+    state: &Path,
+    more: &[&str],
+) -> anyhow::Result<Process> {
+    let mut command = host.command(program);
+    command.args(["up", "--interface", host.interface(), "--name", host.name(), "--fabric"]).arg(home);
+    command.arg("--state").arg(state).arg("--events").arg(host.events_path()).args(more);
+    Ok(host.spawn("up", &mut command)?)
+}
+
+fn ask_status(host: &Host, program: &Path, state: &Path) -> anyhow::Result<Status> {
+    let output = host.command(program).args(["status", "--json", "--state"]).arg(state).output()?;
+    ensure!(output.status.success(), "no status: {}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).context("the status cannot be read")
 }
 
 impl MachineNode {

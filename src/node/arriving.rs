@@ -63,7 +63,8 @@ async fn held(blob: &Blob, piece: Range<u64>) -> bool {
     }
 }
 
-async fn read(blob: &Blob, piece: Range<u64>) -> std::io::Result<Vec<u8>> {
+/// The bytes of `piece`, which is held, read on the blocking pool.
+pub(super) async fn read(blob: &Blob, piece: Range<u64>) -> std::io::Result<Vec<u8>> {
     let file = blob.file();
     let length = usize::try_from(piece.end - piece.start).unwrap_or(0);
     let read = move || {

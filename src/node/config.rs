@@ -8,6 +8,7 @@ use fabric::id::ObjectId;
 use fabric::trust::TrustRoot;
 use serde::{Deserialize, Serialize};
 
+use crate::limits::Limits;
 use crate::link::Cidr;
 use crate::stage::config::StageConfig;
 
@@ -48,6 +49,9 @@ pub struct NodeConfig {
     pub http_port: Option<u16>,
     /// Port of the swarm, likewise.
     pub swarm_port: Option<u16>,
+    /// What it may use of its machine and link.
+    #[serde(default)]
+    pub limits: Limits,
     /// File or device that events go to as well.
     pub events: Option<PathBuf>,
     /// Whether the store is in RAM and gone at power-off: no waiting for a disk then.
@@ -70,6 +74,7 @@ pub(crate) fn from_first_stage(path: &Path) -> anyhow::Result<NodeConfig> {
         dhcp: DhcpMode::Full,
         http_port: Some(said.http_port),
         swarm_port: Some(said.swarm_port),
+        limits: said.limits,
         events: said.events,
         volatile: true,
     })
@@ -93,8 +98,24 @@ impl NodeConfig {
             dhcp: DhcpMode::Full,
             http_port: None,
             swarm_port: None,
+            limits: Limits::default(),
             events: None,
             volatile: true,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_are_kept_and_an_older_version_has_none() {
+        let limits = Limits { upload_limit: "400mbit".parse().ok(), ..Limits::default() };
+        let config = NodeConfig { limits, ..NodeConfig::example() };
+        let mut written = serde_json::to_value(&config).unwrap();
+        assert_eq!(serde_json::from_value::<NodeConfig>(written.clone()).unwrap().limits, limits);
+        written.as_object_mut().unwrap().remove("limits").unwrap();
+        assert_eq!(serde_json::from_value::<NodeConfig>(written).unwrap().limits, Limits::default());
     }
 }

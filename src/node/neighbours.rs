@@ -6,13 +6,14 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::sync::Arc;
 
-use fabric::exchange::{HttpSource, Outgoing, PeerHint};
+use fabric::exchange::{ExchangeEvent, Outgoing, PeerHint, Route};
+use fabric::id::NodeId;
 use fabric::swarm::{AnnouncedKind, Incompatibility, MemberInfo, SwarmEvent};
 use tokio::sync::mpsc;
 
 use super::boot;
+use super::bulk;
 use super::join::Join;
 use super::view::Member;
 use crate::event::Event;
@@ -20,7 +21,7 @@ use crate::event::Event;
 /// Starts carrying.
 pub(crate) fn spawn(events: mpsc::Receiver<SwarmEvent>, mut messages: mpsc::Receiver<Outgoing>, node: &Join) {
     tokio::spawn(carry(events, node.clone()));
-    tokio::spawn(tell_bad_chunks(node.clone()));
+    tokio::spawn(tell_of_peers(node.clone()));
     let swarm = node.swarm.clone();
     tokio::spawn(async move {
         while let Some(Outgoing { to, message }) = messages.recv().await {
@@ -37,7 +38,7 @@ async fn carry(mut events: mpsc::Receiver<SwarmEvent>, node: Join) {
             SwarmEvent::PeerUp(peer, member, remote) => {
                 let address = http_address(&member, remote);
                 node.events.emit(Event::PeerUp { node: peer.to_string(), address: address.ip().to_string() });
-                let source = Arc::new(HttpSource::new(address));
+                let source = bulk::source_of(peer, address, &node.swarm, &node.exchange);
                 node.exchange.peer_up(peer, source, PeerHint::default()).await;
                 connected.insert(peer);
                 node.view.set_peers(connected.len());
@@ -103,23 +104,57 @@ async fn set_members(node: &Join, members: &[MemberInfo]) {
     }
 }
 
-async fn tell_bad_chunks(node: Join) {
-    use fabric::exchange::ExchangeEvent;
+/// Tells of peers what an operator should know.
+async fn tell_of_peers(node: Join) {
     use tokio::sync::broadcast::error::RecvError;
     let mut events = node.exchange.events();
+    let address = |peer: NodeId| {
+        let member = node.view.members().into_iter().find(|member| member.info.node == peer);
+        member.map(|member| member.info.address.to_string()).unwrap_or_default()
+    };
     loop {
         match events.recv().await {
-            Ok(ExchangeEvent::BadChunk { blob, peer, chunk }) => {
-                let address = node.view.members().into_iter().find(|member| member.info.node == peer);
-                node.events.emit(Event::BadChunk {
-                    node: peer.to_string(),
-                    address: address.map(|member| member.info.address.to_string()).unwrap_or_default(),
-                    blob: blob.to_string(),
-                    chunk,
-                });
+            Ok(event) => {
+                if let Some(told) = of_peer(event, address) {
+                    node.events.emit(told);
+                }
             }
-            Ok(_) | Err(RecvError::Lagged(_)) => {}
+            Err(RecvError::Lagged(_)) => {}
             Err(RecvError::Closed) => return,
         }
+    }
+}
+
+/// What an event of the exchange says of a peer, if it is for programs and people; logged on the way. `address` knows where
+/// a peer is.
+pub(crate) fn of_peer(event: ExchangeEvent, address: impl Fn(NodeId) -> String) -> Option<Event> {
+    match event {
+        ExchangeEvent::BadChunk { blob, peer, chunk, expected, got } => Some(Event::BadChunk {
+            node: peer.to_string(),
+            address: address(peer),
+            blob: blob.to_string(),
+            chunk,
+            expected: expected.to_string(),
+            got: got.to_string(),
+        }),
+        ExchangeEvent::PeerBanned { peer, why } => {
+            let address = address(peer);
+            tracing::warn!(%peer, address, why, "a peer is not asked any more");
+            Some(Event::PeerBanned { node: peer.to_string(), address, why })
+        }
+        ExchangeEvent::RouteChanged { peer, route, why } => {
+            let address = address(peer);
+            match route {
+                Route::Http => tracing::info!(%peer, address, "a peer is reached over HTTP again"),
+                Route::Swarm => tracing::warn!(
+                    %peer,
+                    address,
+                    why,
+                    "a peer is reached over the swarm only, at several times the cost: is its HTTP port blocked?"
+                ),
+            }
+            Some(Event::PeerRoute { node: peer.to_string(), address, route, why })
+        }
+        _ => None,
     }
 }

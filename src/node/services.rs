@@ -12,7 +12,7 @@ use pxe::bind::{self, BindError, BindOptions};
 use pxe::dhcp::driver::Sockets as DhcpSockets;
 use pxe::dhcp::interface::Interface;
 use pxe::files::{BootFiles, Service};
-use pxe::http::{HttpConfig, HttpServer};
+use pxe::http::{HttpConfig, HttpServer, UploadLimit};
 use pxe::service_event::{EventSink, Finished, Outcome, ServiceEvent};
 use pxe::tftp::{TftpConfig, TftpServer};
 use tokio::net::{TcpListener, UdpSocket};
@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use super::config::{DhcpMode, NodeConfig};
 use super::control::SocketRole;
 use crate::event::{Event, Events};
+use crate::limits::Limits;
 
 /// Port of TFTP (RFC 1350).
 const TFTP_PORT: u16 = 69;
@@ -93,10 +94,12 @@ impl Sockets {
     }
 }
 
-/// Starts HTTP on `address`.
+/// Starts HTTP on `address`. What leaves counts against `upload_limit`.
 pub(crate) fn start_http(
     sockets: &mut Sockets,
     address: SocketAddrV4,
+    limits: &Limits,
+    upload_limit: Option<Arc<UploadLimit>>,
     files: Arc<dyn BootFiles>,
     events: &Events,
     stop: CancellationToken,
@@ -106,7 +109,15 @@ pub(crate) fn start_http(
         |socket| TcpListener::from_std(socket.into()),
         || bind::tcp(address.into(), &BindOptions::default()),
     )?;
-    let config = HttpConfig { events: Arc::new(Served(events.clone())), ..HttpConfig::default() };
+    let usual = HttpConfig::default();
+    let bound = |limit: Option<u32>| limit.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX));
+    let config = HttpConfig {
+        max_connections: bound(limits.max_connections).unwrap_or(usual.max_connections),
+        max_downloads: bound(limits.max_downloads),
+        upload_limit,
+        events: Arc::new(Served(events.clone())),
+        ..usual
+    };
     HttpServer::serve(listener, files, config, stop).context("cannot start the HTTP service")
 }
 

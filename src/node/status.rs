@@ -2,6 +2,7 @@
 
 use std::net::Ipv4Addr;
 
+use fabric::exchange::{BadChunk, Route};
 use fabric::id::{Hash, NodeId, ObjectId};
 use serde::{Deserialize, Serialize};
 
@@ -26,6 +27,9 @@ pub struct Status {
     pub release: Option<ReleaseStatus>,
     /// The nodes it sees.
     pub peers: Vec<PeerStatus>,
+    /// The nodes that it does not ask for chunks any more, here or not.
+    #[serde(default)]
+    pub bans: Vec<BanStatus>,
     /// What its store holds.
     pub blobs: Vec<BlobStatus>,
     /// The leases it knows.
@@ -60,6 +64,22 @@ pub struct PeerStatus {
     pub serves_boot: bool,
     /// Verified bytes that came from it.
     pub fetched: u64,
+    /// How its chunks come, while there is a connection: `http`, or `swarm` where its HTTP service cannot be reached.
+    #[serde(default)]
+    pub route: Option<Route>,
+}
+
+/// A node that is not asked for chunks any more.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct BanStatus {
+    /// Its id.
+    pub node: NodeId,
+    /// Its name, while it is there.
+    pub name: Option<String>,
+    /// What it did.
+    pub why: String,
+    /// What proves it, if it sent a chunk that is not what it should be.
+    pub proof: Option<BadChunk>,
 }
 
 /// A blob of the store.

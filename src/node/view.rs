@@ -16,7 +16,7 @@ use pxe::dhcp::driver::DhcpHandle;
 use tokio::sync::watch;
 
 use super::config::NodeConfig;
-use super::status::{BlobStatus, LeaseStatus, PeerStatus, ReleaseStatus, Status};
+use super::status::{BanStatus, BlobStatus, LeaseStatus, PeerStatus, ReleaseStatus, Status};
 
 /// A verified release and the id of the object it came in.
 #[derive(Debug)]
@@ -216,12 +216,15 @@ impl View {
             let services = self.services();
             (services.exchange.clone(), services.dhcp.clone())
         };
-        let fetched = match exchange {
+        let report = match exchange {
             Some(exchange) => exchange.report().await,
             None => None,
         };
-        let peers = fetched.into_iter().flat_map(|report| report.peers);
-        let fetched: BTreeMap<_, _> = peers.map(|peer| (peer.peer, peer.bytes)).collect();
+        let (peers, bans, routes) = match report {
+            Some(report) => (report.peers, report.bans, report.routes),
+            None => Default::default(),
+        };
+        let fetched: BTreeMap<_, _> = peers.into_iter().map(|peer| (peer.peer, peer.bytes)).collect();
         let leases = match dhcp {
             Some(dhcp) => dhcp.leases().await.unwrap_or_default().iter().map(LeaseStatus::from).collect(),
             None => Vec::new(),
@@ -235,6 +238,17 @@ impl View {
             connected: member.connected,
             serves_boot: member.info.boots,
             fetched: fetched.get(&member.info.node).copied().unwrap_or(0),
+            route: routes.get(&member.info.node).copied(),
+        });
+        let name = |node: NodeId| {
+            let member = state.members.iter().find(|member| member.info.node == node)?;
+            Some(member.info.name.clone())
+        };
+        let bans = bans.into_iter().map(|(node, ban)| BanStatus {
+            node,
+            name: name(node),
+            why: ban.why,
+            proof: ban.proof,
         });
         let blobs = self.store.blobs().into_iter().map(|info| BlobStatus {
             role: release
@@ -260,6 +274,7 @@ impl View {
                 generation: known.release.generation,
             }),
             peers: peers.collect(),
+            bans: bans.collect(),
             blobs: blobs.collect(),
             leases,
         }

@@ -13,9 +13,7 @@ use std::time::Duration;
 use anyhow::Context;
 use async_trait::async_trait;
 use bytes::Bytes;
-use fabric::exchange::{
-    Exchange, ExchangeConfig, ExchangeEvent, ExchangeHandle, HttpSource, Outgoing, PeerHint,
-};
+use fabric::exchange::{Exchange, ExchangeConfig, ExchangeEvent, ExchangeHandle, Outgoing, PeerHint};
 use fabric::id::ObjectId;
 use fabric::store::Store;
 use fabric::swarm::{
@@ -23,14 +21,16 @@ use fabric::swarm::{
 };
 use pxe::bind::{self, BindOptions};
 use pxe::files::{BootFiles, FileError, FileRequest, ServedFile};
-use pxe::http::{HttpConfig, HttpServer};
+use pxe::http::{HttpConfig, HttpServer, UploadLimit};
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::address::ListenAt;
 use crate::event::{Event, Events};
+use crate::limits::Rate;
+use crate::node::bulk::{StoredRuns, source_of};
 use crate::node::files::blob_for_peer;
-use crate::node::neighbours::http_address;
+use crate::node::neighbours::{http_address, of_peer};
 
 /// All shares speak under one tag: which blob is meant is in the ticket, and nobody looks for strangers.
 const TAG: &[u8] = b"bootfabric share 1";
@@ -47,6 +47,8 @@ pub(crate) struct Setup {
     pub(crate) own: Ipv4Addr,
     /// Whom to dial first.
     pub(crate) peers: Vec<SocketAddrV4>,
+    /// The most that leaves for others.
+    pub(crate) upload_limit: Option<Rate>,
 }
 
 /// A node of a share.
@@ -65,7 +67,8 @@ impl Station {
     pub(crate) async fn start(setup: &Setup, store: Store, events: &Events) -> anyhow::Result<Self> {
         let (stop_swarm, stop_http) = (CancellationToken::new(), CancellationToken::new());
         let listener = bind::tcp(setup.listen.http().into(), &BindOptions::default())?;
-        let config = HttpConfig { drain: DRAIN, ..HttpConfig::default() };
+        let upload_limit = setup.upload_limit.map(|rate| Arc::new(UploadLimit::new(rate.bytes_per_second())));
+        let config = HttpConfig { drain: DRAIN, upload_limit: upload_limit.clone(), ..HttpConfig::default() };
         let files = Arc::new(Blobs(store.clone()));
         let http = HttpServer::serve(listener, files, config, stop_http.clone())
             .context("cannot start the HTTP service")?;
@@ -87,11 +90,12 @@ impl Station {
             shutdown: stop_swarm.clone(),
         };
         let (swarm, swarm_events) = Swarm::start(swarm_config).await?;
+        swarm.serve_bulk(Arc::new(StoredRuns::new(store.clone(), upload_limit)));
         let config = ExchangeConfig::random().context("the system has no random numbers")?;
         let (exchange, messages) = Exchange::start(store, config);
         let (count, peers) = watch::channel(0);
         tokio::spawn(tell(exchange.events(), events.clone()));
-        tokio::spawn(carry(swarm_events, exchange.clone(), count, events.clone()));
+        tokio::spawn(carry(swarm_events, swarm.clone(), exchange.clone(), count, events.clone()));
         tokio::spawn(send(messages, swarm.clone()));
         Ok(Self { swarm, exchange, objects, peers, http, stop_swarm, stop_http })
     }
@@ -148,17 +152,19 @@ impl BootFiles for Blobs {
 
 /// Carries what the swarm says. What it hands on has bounded queues and readers that never wait for this task.
 async fn carry(
-    mut swarm: mpsc::Receiver<SwarmEvent>,
+    mut told: mpsc::Receiver<SwarmEvent>,
+    swarm: SwarmHandle,
     exchange: ExchangeHandle,
     count: watch::Sender<usize>,
     events: Events,
 ) {
-    while let Some(event) = swarm.recv().await {
+    while let Some(event) = told.recv().await {
         match event {
             SwarmEvent::PeerUp(peer, member, remote) => {
                 let address = http_address(&member, remote);
                 events.emit(Event::PeerUp { node: peer.to_string(), address: address.ip().to_string() });
-                exchange.peer_up(peer, Arc::new(HttpSource::new(address)), PeerHint::default()).await;
+                let source = source_of(peer, address, &swarm, &exchange);
+                exchange.peer_up(peer, source, PeerHint::default()).await;
                 count.send_modify(|count| *count += 1);
             }
             SwarmEvent::PeerDown(peer) => {
@@ -191,13 +197,12 @@ async fn tell(mut exchange: broadcast::Receiver<ExchangeEvent>, events: Events) 
             Ok(ExchangeEvent::FirstCopyOut { blob }) => {
                 events.emit(Event::FirstCopyOut { blob: blob.to_string() });
             }
-            Ok(ExchangeEvent::BadChunk { blob, peer, chunk }) => events.emit(Event::BadChunk {
-                node: peer.to_string(),
-                address: String::new(),
-                blob: blob.to_string(),
-                chunk,
-            }),
-            Ok(_) | Err(RecvError::Lagged(_)) => {}
+            Ok(event) => {
+                if let Some(told) = of_peer(event, |_| String::new()) {
+                    events.emit(told);
+                }
+            }
+            Err(RecvError::Lagged(_)) => {}
             Err(RecvError::Closed) => return,
         }
     }

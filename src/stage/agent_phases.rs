@@ -73,6 +73,7 @@ fn config(boot: &Boot) -> Result<StageConfig, PhaseError> {
         trust_root: trust_root.to_owned(),
         http_port: line.http_port,
         swarm_port: line.swarm_port,
+        limits: line.limits,
         store: STORE.into(),
         state: STATE.into(),
         events: line.events.clone(),

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::limits::Limits;
+
 /// The file-system of the fabric's own things, a tmpfs without an inode limit; it moves into the booted system with `/run`.
 pub const STATE: &str = "/run/bootfabric";
 
@@ -38,6 +40,9 @@ pub struct StageConfig {
     pub http_port: u16,
     /// Port of the swarm.
     pub swarm_port: u16,
+    /// What the node may use of its machine and link.
+    #[serde(default)]
+    pub limits: Limits,
     /// Directory of the store; the blob with id `<hex>` is the file `blobs/<hex>` in it.
     pub store: PathBuf,
     /// Directory of everything else that must outlive the hand-over.
@@ -86,6 +91,11 @@ mod tests {
             trust_root: "cd".repeat(32),
             http_port: 80,
             swarm_port: 7744,
+            limits: Limits {
+                upload_limit: "400mbit".parse().ok(),
+                max_connections: Some(9),
+                max_downloads: None,
+            },
             store: STORE.into(),
             state: STATE.into(),
             events: None,

@@ -7,6 +7,8 @@
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
+use crate::limits::Limits;
+
 use super::value::{Address, Mac, NodeName, ReleaseId, ValueError};
 
 /// The longest line that is read; x86 kernels pass on at most 2048 bytes, others up to 4096.
@@ -36,6 +38,8 @@ pub(super) struct KernelLine {
     pub(super) swarm_port: u16,
     /// `bootfabric.http-port`.
     pub(super) http_port: u16,
+    /// `bootfabric.upload-limit`, `bootfabric.max-connections`, `bootfabric.max-downloads`.
+    pub(super) limits: Limits,
     /// `bootfabric.name`: the node's name.
     pub(super) name: Option<NodeName>,
     /// `bootfabric.events`: a device that gets the event lines.
@@ -57,6 +61,7 @@ impl Default for KernelLine {
             peers: Vec::new(),
             swarm_port: SWARM_PORT,
             http_port: HTTP_PORT,
+            limits: Limits::default(),
             name: None,
             events: None,
             shell: false,
@@ -113,6 +118,11 @@ impl Parsed {
             "peers" => line.peers = peers(needed(value)?)?,
             "swarm-port" => line.swarm_port = port(needed(value)?)?,
             "http-port" => line.http_port = port(needed(value)?)?,
+            "upload-limit" => {
+                line.limits.upload_limit = Some(needed(value)?.parse().map_err(|_| ValueError::Rate)?);
+            }
+            "max-connections" => line.limits.max_connections = Some(count(needed(value)?)?),
+            "max-downloads" => line.limits.max_downloads = Some(count(needed(value)?)?),
             "name" => line.name = Some(needed(value)?.parse()?),
             "events" => line.events = Some(device(value)?),
             "shell" => line.shell = flag(value)?,
@@ -188,6 +198,10 @@ fn port(value: &str) -> Result<u16, ValueError> {
     value.parse().ok().filter(|port| *port != 0).ok_or(ValueError::Port)
 }
 
+fn count(value: &str) -> Result<u32, ValueError> {
+    value.parse().ok().filter(|count| *count != 0).ok_or(ValueError::Count)
+}
+
 fn peers(value: &str) -> Result<Vec<Ipv4Addr>, ValueError> {
     value
         .split(',')
@@ -247,6 +261,20 @@ mod tests {
     }
 
     #[test]
+    fn limits_are_read() {
+        let parsed = Parsed::read(
+            "bootfabric.upload-limit=400mbit bootfabric.max_connections=64 bootfabric.max-downloads=8",
+        );
+        assert_eq!(parsed.errors, []);
+        let upload_limit = "50MB".parse().ok();
+        let limits = Limits { upload_limit, max_connections: Some(64), max_downloads: Some(8) };
+        assert_eq!(parsed.line.limits, limits);
+        let wrong = "bootfabric.upload-limit=fast bootfabric.max-connections=0 bootfabric.max-downloads=-1";
+        let parsed = Parsed::read(wrong);
+        assert_eq!((parsed.errors.len(), parsed.line.limits), (3, Limits::default()));
+    }
+
+    #[test]
     fn the_last_of_equal_keys_counts_and_init_s_words_do_not() {
         let parsed = Parsed::read("bootfabric.name=a bootfabric.name=b -- bootfabric.name=c");
         assert_eq!(parsed.line.name.unwrap().as_str(), "b");
@@ -303,7 +331,7 @@ mod tests {
         }
 
         #[test]
-        fn no_value_is_too_odd(key in "(release|address|mac|peers|name|events|init|hash|http-port)", value in "[ -~]{0,100}") {
+        fn no_value_is_too_odd(key in "(release|address|mac|peers|name|events|init|hash|http-port|upload-limit|max-downloads)", value in "[ -~]{0,100}") {
             let _ = Parsed::read(&format!("bootfabric.{key}={value}"));
         }
     }

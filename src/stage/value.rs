@@ -34,6 +34,12 @@ pub(crate) enum ValueError {
     /// Not a path.
     #[error("an absolute path without `..` is expected")]
     Path,
+    /// Not a rate, or too low a one.
+    #[error("a rate of at least 1mbit is expected, as in 400mbit or 50MB")]
+    Rate,
+    /// Not a number of things.
+    #[error("a number from 1 on is expected")]
+    Count,
     /// Not a yes or no.
     #[error("yes or no is expected")]
     Flag,

@@ -12,11 +12,12 @@
 //! |---|---|
 //! | [`grid`] | cells: the units in which work is given out |
 //! | `view`, `blob` | what a neighbour holds; what we and all of them hold |
-//! | `peer`, `rate` | how fast a neighbour is and whether it may be asked |
+//! | `peer`, `rate`, `bans` | how fast a neighbour is and whether it may be asked |
 //! | `picker`, `fetch`, `schedule` | which cell, what is under way, which neighbour |
 //! | `governor`, `announce` | the seeder in a flash crowd; when to tell of new cells |
 
 mod announce;
+mod bans;
 mod blob;
 mod fetch;
 mod governor;
@@ -40,10 +41,12 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::ban::Ban;
 use super::event::ExchangeEvent;
 use super::message::{Message, Run};
 use crate::bitfield::Bitfield;
 use crate::id::{BlobId, NodeId};
+use bans::Bans;
 use blob::Blob;
 pub use fetch::RequestId;
 use fetch::{Fetch, Flight};
@@ -123,6 +126,7 @@ pub struct Core {
     peers: BTreeMap<Slot, Peer>,
     slots: BTreeMap<PeerKey, Slot>,
     next_slot: Slot,
+    bans: Bans,
     blobs: BTreeMap<BlobId, Blob>,
     /// Fetches, the most urgent and then the oldest first.
     fetches: BTreeMap<(Reverse<Priority>, u64), BlobId>,
@@ -149,6 +153,7 @@ impl Core {
             peers: BTreeMap::new(),
             slots: BTreeMap::new(),
             next_slot: 0,
+            bans: Bans::default(),
             blobs: BTreeMap::new(),
             fetches: BTreeMap::new(),
             flights: BTreeMap::new(),
@@ -178,8 +183,12 @@ impl Core {
             if self.peers.len() >= MAX_PEERS {
                 return;
             }
+            let mut peer = Peer::new(key, hint);
+            if self.bans.holds(&key) {
+                peer.standing = Standing::Banned;
+            }
             self.slots.insert(key, self.next_slot);
-            self.peers.insert(self.next_slot, Peer::new(key, hint));
+            self.peers.insert(self.next_slot, peer);
             self.next_slot += 1;
         }
         let blobs: Vec<BlobId> =
@@ -197,14 +206,8 @@ impl Core {
         for blob in self.blobs.values_mut() {
             blob.forget(slot);
         }
-        if let Some(peer) = self.peers.get_mut(&slot) {
-            if peer.standing == Standing::Banned {
-                peer.interests.clear();
-            } else {
-                self.peers.remove(&slot);
-                self.slots.remove(&key);
-            }
-        }
+        self.peers.remove(&slot);
+        self.slots.remove(&key);
         let ids: Vec<BlobId> = self.blobs.keys().copied().collect();
         for blob in ids {
             self.spread(now, blob);
@@ -330,6 +333,12 @@ impl Core {
             banned: peer.standing == Standing::Banned,
         };
         self.peers.values().map(report).collect()
+    }
+
+    /// The neighbours that are not asked any more, present or not, and why.
+    #[must_use]
+    pub fn bans(&self) -> BTreeMap<PeerKey, Ban> {
+        self.bans.all()
     }
 
     /// What is held and known of each blob.

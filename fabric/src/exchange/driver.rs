@@ -29,9 +29,11 @@ use tokio::sync::{broadcast, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use super::ban::Ban;
 use super::core::{BlobReport, Core, PeerKey, PeerReport};
 use super::event::ExchangeEvent;
 use super::message::Message;
+use super::source::Route;
 use crate::store::Store;
 pub use fetch::{Fetch, FetchError, Progress};
 pub use handle::ExchangeHandle;
@@ -79,6 +81,10 @@ pub struct Report {
     pub blobs: Vec<BlobReport>,
     /// For each neighbour.
     pub peers: Vec<PeerReport>,
+    /// Who is not asked any more, here or not, and why.
+    pub bans: BTreeMap<PeerKey, Ban>,
+    /// How each neighbour is reached.
+    pub routes: BTreeMap<PeerKey, Route>,
 }
 
 /// Starts exchanges.

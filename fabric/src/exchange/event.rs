@@ -1,7 +1,8 @@
 //! What happens in the exchange, as an interface: the lab, the status page and tests read these, never log text.
 
 use super::message::Run;
-use crate::id::{BlobId, NodeId};
+use super::source::Route;
+use crate::id::{BlobId, Hash, NodeId};
 
 /// One thing that happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,12 +35,25 @@ pub enum ExchangeEvent {
         peer: NodeId,
         /// The chunk's number.
         chunk: u32,
+        /// The hash that the blob's index gives.
+        expected: Hash,
+        /// The hash of what came.
+        got: Hash,
     },
     /// A peer is not asked any more, as long as this program runs.
     PeerBanned {
         /// The peer.
         peer: NodeId,
         /// What it did, in words.
+        why: String,
+    },
+    /// A peer is reached on another way than before, and answers on it.
+    RouteChanged {
+        /// The peer.
+        peer: NodeId,
+        /// The way that requests to it take from now on.
+        route: Route,
+        /// What made it change, in words.
         why: String,
     },
     /// Every chunk is held and verified.

@@ -33,7 +33,8 @@ const PIPELINE: usize = 4;
 /// The deadlines of a connection.
 #[derive(Debug, Clone, Copy)]
 pub struct HttpTimeouts {
-    /// To connect. A neighbour on the same switch answers in milliseconds; a dead one never.
+    /// To connect. A neighbour on the same switch answers in milliseconds, and where the first packet was lost after the second
+    /// (RFC 6298 section 2.1: 1 s). Less than the exchange waits for a run, so that what is asked can go another way yet.
     pub connect: Duration,
     /// In each window of this length at least [`min_progress`](Self::min_progress) bytes of the answer must come.
     pub stall: Duration,
@@ -46,7 +47,7 @@ pub struct HttpTimeouts {
 impl Default for HttpTimeouts {
     fn default() -> Self {
         Self {
-            connect: Duration::from_secs(3),
+            connect: Duration::from_millis(1500),
             stall: Duration::from_secs(5),
             min_progress: 4096,
             idle: Duration::from_secs(30),

@@ -1,14 +1,35 @@
 //! The one trait through which bytes of a blob are fetched from a peer.
 //!
 //! Owns the vocabulary between the exchange's driver and its transports. Never verifies a byte: whoever stores the bytes
-//! hashes them. Two transports implement it (HTTP range requests, a libp2p stream); one suite tests both.
+//! hashes them. Two transports implement it (HTTP range requests, a libp2p stream), and a choice between them
+//! ([`fallback`](super::fallback)); one suite tests all.
 
 use std::ops::Range;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 
 use crate::id::BlobId;
+
+/// The way on which bytes come from a peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Route {
+    /// Range requests to its HTTP service.
+    Http,
+    /// Streams over the swarm's connection: several times the CPU time for each byte.
+    Swarm,
+}
+
+impl std::fmt::Display for Route {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Http => "http",
+            Self::Swarm => "swarm",
+        })
+    }
+}
 
 /// Fetches ranges of blobs from one peer.
 #[async_trait]
@@ -22,6 +43,11 @@ pub trait ChunkSource: Send + Sync + 'static {
     /// [`SourceError`]. `sink` then holds the bytes that came before the failure, a true prefix of what the peer sent,
     /// so that whole chunks among them can still be kept.
     async fn fetch(&self, blob: &BlobId, bytes: Range<u64>, sink: &mut Vec<u8>) -> Result<(), SourceError>;
+
+    /// How the peer is reached at the moment, for events and status.
+    fn route(&self) -> Route {
+        Route::Http
+    }
 }
 
 /// Why a peer did not give the bytes asked for.

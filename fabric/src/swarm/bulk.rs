@@ -19,7 +19,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::handle::{Purpose, SwarmHandle};
 use super::objects::OPEN;
-use crate::exchange::{ChunkSource, SourceError};
+use crate::exchange::{ChunkSource, Route, SourceError};
 use crate::id::{BlobId, Hash, NodeId};
 
 /// Longest range of one request: runs are about 1 MiB.
@@ -47,7 +47,8 @@ const BUSY: u8 = 2;
 /// Gives the bytes of blobs that this node holds.
 #[async_trait]
 pub trait BulkReader: Send + Sync + 'static {
-    /// Exactly these bytes, at most 256 KiB of them.
+    /// The first of these bytes, at least one and at most all of them, of which there are at most 256 KiB. To give few is
+    /// how a reader keeps to a rate: the next are asked for when these have left.
     ///
     /// # Errors
     /// [`NotHeld`] if not all of them are held, or they cannot be read.
@@ -87,11 +88,21 @@ impl ChunkSource for BulkSource {
         let gone = || SourceError::Unreachable("it is no peer any more".into());
         let opened = self.swarm.open(self.peer, Purpose::Bulk).await.ok_or_else(gone)?;
         match timeout(OPEN, opened).await {
-            Ok(Ok(Ok(stream))) => ask(stream, blob, bytes, sink, self.window).await,
+            Ok(Ok(Ok(stream))) => {
+                // Whoever drops this future finds the sink empty.
+                let mut buffer = std::mem::take(sink);
+                let result = ask(stream, blob, bytes, &mut buffer, self.window).await;
+                *sink = buffer;
+                result
+            }
             Ok(Ok(Err(error))) => Err(SourceError::Unreachable(error.to_string())),
             Ok(Err(_)) => Err(gone()),
             Err(_) => Err(SourceError::Stalled { bytes: 0, window: OPEN }),
         }
+    }
+
+    fn route(&self) -> Route {
+        Route::Swarm
     }
 }
 

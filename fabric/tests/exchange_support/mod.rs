@@ -10,8 +10,10 @@
 
 pub mod conformance;
 pub mod server;
+pub mod stream;
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -38,6 +40,11 @@ pub fn noise(seed: u64, len: usize) -> Vec<u8> {
 
 pub fn key(name: &str) -> PeerKey {
     NodeId(Hash::of(name.as_bytes()))
+}
+
+/// An address at which nobody listens: its port was free a moment ago.
+pub async fn deserted() -> SocketAddr {
+    tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
 }
 
 /// One node.

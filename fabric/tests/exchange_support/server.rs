@@ -67,7 +67,12 @@ pub struct Server {
 
 impl Server {
     pub async fn start(store: Store, behaviour: Behaviour) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::at((std::net::Ipv4Addr::LOCALHOST, 0).into(), store, behaviour).await
+    }
+
+    /// A server at an address that another one has left.
+    pub async fn at(address: SocketAddr, store: Store, behaviour: Behaviour) -> Self {
+        let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, connections) = (CancellationToken::new(), Arc::new(AtomicU32::new(0)));
         let (stopped, count) = (stop.clone(), Arc::clone(&connections));

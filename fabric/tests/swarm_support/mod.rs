@@ -188,3 +188,12 @@ pub async fn nodes_around_one(count: usize) -> Vec<Node> {
     }
     nodes
 }
+
+/// Two nodes that are each other's peer.
+pub async fn two_peers() -> (Node, Node) {
+    let mut nodes = nodes_around_one(2).await;
+    let (asker, holder) = (nodes.remove(1), nodes.remove(0));
+    asker.until_peer(holder.id()).await;
+    holder.until_peer(asker.id()).await;
+    (asker, holder)
+}

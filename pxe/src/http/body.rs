@@ -9,8 +9,7 @@ use std::io::{self, IoSlice};
 use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use nix::sys::sendfile::sendfile64;
@@ -19,15 +18,12 @@ use tokio::io::{AsyncRead, AsyncReadExt, Interest};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::HttpConfig;
-use super::rate::RateLimit;
+use super::{HttpConfig, UploadLimit};
 use crate::files::Slice;
 
 /// Bytes offered to the socket in one call. Larger calls gain nothing, as the socket's buffer is about this large; and
 /// this bounds how long a call may keep a runtime thread when the page cache has to be filled.
 const STEP: usize = 1024 * 1024;
-/// Bytes offered at once under an upload limit: small, so that connections take turns.
-const LIMITED_STEP: usize = 64 * 1024;
 /// After so many bytes the task lets others of its thread run, even if its client takes everything at once.
 const YIELD_EVERY: usize = 4 * STEP;
 /// Buffer of a relayed stream.
@@ -51,13 +47,13 @@ pub(super) enum SendError {
 /// Sends one answer.
 pub(super) struct BodySender<'a> {
     stream: &'a TcpStream,
-    rate: Option<&'a Mutex<RateLimit>>,
+    limit: Option<&'a UploadLimit>,
     /// Longest time without a byte taken by the client.
     stall: Duration,
     /// Longest time without a byte from a stream.
     source_stall: Duration,
-    /// Bytes booked with the rate limit and not yet sent.
-    booked: usize,
+    /// Bytes that the upload limit lets go and that are not sent yet.
+    granted: usize,
     since_yield: usize,
     /// Content bytes of all answers.
     total: &'a AtomicU64,
@@ -66,14 +62,10 @@ pub(super) struct BodySender<'a> {
 }
 
 impl<'a> BodySender<'a> {
-    pub(super) fn new(
-        stream: &'a TcpStream,
-        rate: Option<&'a Mutex<RateLimit>>,
-        total: &'a AtomicU64,
-        config: &HttpConfig,
-    ) -> Self {
+    pub(super) fn new(stream: &'a TcpStream, total: &'a AtomicU64, config: &'a HttpConfig) -> Self {
         let (stall, source_stall) = (config.stall, config.source_stall);
-        Self { stream, rate, stall, source_stall, booked: 0, since_yield: 0, total, sent: 0 }
+        let limit = config.upload_limit.as_deref();
+        Self { stream, limit, stall, source_stall, granted: 0, since_yield: 0, total, sent: 0 }
     }
 
     /// Sends a head, or an answer that is whole in memory.
@@ -188,23 +180,17 @@ impl<'a> BodySender<'a> {
 
     /// How many of `left` bytes may be offered to the socket now; waits for the upload limit.
     async fn step(&mut self, left: usize) -> usize {
-        let Some(rate) = self.rate else { return left.min(STEP) };
-        if self.booked == 0 && left > 0 {
-            let bytes = left.min(LIMITED_STEP);
-            let now = Instant::now();
-            let at = rate.lock().unwrap_or_else(PoisonError::into_inner).book(bytes as u64, now);
-            if at > now {
-                tokio::time::sleep_until(at.into()).await;
-            }
-            self.booked = bytes;
+        let Some(limit) = self.limit else { return left.min(STEP) };
+        if self.granted == 0 {
+            self.granted = limit.turn(left).await;
         }
-        left.min(self.booked)
+        left.min(self.granted)
     }
 
     async fn account(&mut self, wrote: usize) {
         self.sent += wrote as u64;
         self.total.fetch_add(wrote as u64, Ordering::Relaxed);
-        self.booked = self.booked.saturating_sub(wrote);
+        self.granted = self.granted.saturating_sub(wrote);
         self.since_yield += wrote;
         if self.since_yield >= YIELD_EVERY {
             self.since_yield = 0;

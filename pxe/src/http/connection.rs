@@ -203,7 +203,7 @@ impl Connection {
 
     fn sender(&self) -> BodySender<'_> {
         let shared = &self.shared;
-        BodySender::new(&self.stream, shared.rate.as_ref(), &shared.counters.bytes, &shared.config)
+        BodySender::new(&self.stream, &shared.counters.bytes, &shared.config)
     }
 
     fn finish(

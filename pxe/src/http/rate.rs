@@ -27,16 +27,87 @@ impl RateLimit {
     pub fn book(&mut self, bytes: u64, now: Instant) -> Instant {
         let earliest = now.checked_sub(BURST).unwrap_or(now);
         let start = self.booked_until.map_or(earliest, |booked| booked.max(earliest));
-        let nanos = u128::from(bytes) * 1_000_000_000 / u128::from(self.bytes_per_second);
-        let end = start + Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX / 2));
+        let end = start + self.time_for(bytes);
         self.booked_until = Some(end);
         end.max(now)
+    }
+
+    /// Gives back `bytes` that were booked and will not leave: clients that come and go must not use the limit up. Those
+    /// who booked behind them keep their times.
+    pub fn give_back(&mut self, bytes: u64) {
+        self.booked_until = self.booked_until.and_then(|booked| booked.checked_sub(self.time_for(bytes)));
+    }
+
+    fn time_for(&self, bytes: u64) -> Duration {
+        let nanos = u128::from(bytes) * 1_000_000_000 / u128::from(self.bytes_per_second);
+        Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX / 2))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    /// What one of several senders does next.
+    #[derive(Debug, Clone, Copy)]
+    enum Step {
+        Books(u64),
+        GivesBack,
+        Passes(u64),
+    }
+
+    fn any_step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            4 => (1_u64..65_536).prop_map(Step::Books),
+            1 => Just(Step::GivesBack),
+            2 => (0_u64..200).prop_map(Step::Passes),
+        ]
+    }
+
+    proptest! {
+        /// The oracle is a count: until any moment no more has left than the rate allows, and a burst.
+        #[test]
+        fn no_more_leaves_than_the_limit_allows(
+            rate in 10_000_u64..10_000_000,
+            steps in prop::collection::vec(any_step(), 1..200),
+        ) {
+            let start = Instant::now();
+            let (mut limit, mut now) = (RateLimit::new(rate), start);
+            let mut leaves: Vec<(Instant, u64)> = Vec::new();
+            for step in steps {
+                match step {
+                    Step::Books(bytes) => leaves.push((limit.book(bytes, now), bytes)),
+                    // Only who still waits gives back, as a connection does that closes.
+                    Step::GivesBack => {
+                        if let Some((_, bytes)) = leaves.pop_if(|(at, _)| *at > now) {
+                            limit.give_back(bytes);
+                        }
+                    }
+                    Step::Passes(millis) => now += Duration::from_millis(millis),
+                }
+            }
+            leaves.sort_unstable();
+            let mut sum = 0;
+            for (at, bytes) in leaves {
+                sum += bytes;
+                let allowed = (at - start + BURST).as_secs_f64() * rate as f64;
+                prop_assert!(sum as f64 <= allowed + 1.0, "{sum} bytes after {:?}", at - start);
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_given_back_can_be_booked_again() {
+        let now = Instant::now();
+        let mut limit = RateLimit::new(1_000_000);
+        let first = limit.book(100_000, now);
+        limit.book(900_000, now);
+        limit.give_back(900_000);
+        assert_eq!(limit.book(100_000, now), first + Duration::from_millis(100));
+        RateLimit::new(1).give_back(u64::MAX);
+    }
 
     #[test]
     fn long_run_rate_holds() {

@@ -23,7 +23,6 @@ use super::admission::Downloads;
 use super::connection::Connection;
 use super::counters::HttpCounters;
 use super::limits::{Admission, Connections};
-use super::rate::RateLimit;
 use crate::files::BootFiles;
 
 /// Pause after a failed `accept`, so that a lasting cause (no file descriptors left) does not spin.
@@ -57,7 +56,6 @@ impl HttpServer {
                 config.max_connections_per_client,
             )),
             downloads: Downloads::new(config.max_downloads, config.retry_after),
-            rate: config.upload_limit.map(|limit| Mutex::new(RateLimit::new(limit))),
             counters: Arc::new(HttpCounters::default()),
             config,
         });
@@ -92,7 +90,6 @@ pub(super) struct Shared {
     pub(super) config: HttpConfig,
     pub(super) counters: Arc<HttpCounters>,
     pub(super) downloads: Downloads,
-    pub(super) rate: Option<Mutex<RateLimit>>,
     connections: Mutex<Connections>,
 }
 

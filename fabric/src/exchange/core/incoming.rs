@@ -1,5 +1,6 @@
 //! What neighbours say: checked against the index of the blob, then taken into the views.
 
+use super::super::ban::Ban;
 use super::super::event::ExchangeEvent;
 use super::super::message::{Message, Run};
 use super::peer::{Slot, Standing};
@@ -87,12 +88,12 @@ impl Core {
     /// Counts a broken promise or a malformed message; too many are the end.
     pub(super) fn offence(&mut self, slot: Slot, why: &str) {
         if self.peers.get_mut(&slot).is_some_and(super::peer::Peer::offended) {
-            self.ban(slot, format!("too many offences, the last: {why}"));
+            self.ban(slot, Ban { why: format!("too many offences, the last: {why}"), proof: None });
         }
     }
 
-    /// Never asks `slot` again.
-    pub(super) fn ban(&mut self, slot: Slot, why: String) {
+    /// Never asks `slot` again, nor whoever comes back under its key.
+    pub(super) fn ban(&mut self, slot: Slot, ban: Ban) {
         let Some(peer) = self.peers.get_mut(&slot) else { return };
         if peer.standing == Standing::Banned {
             return;
@@ -103,6 +104,7 @@ impl Core {
         for blob in self.blobs.values_mut() {
             blob.forget(slot);
         }
-        self.event(ExchangeEvent::PeerBanned { peer, why });
+        self.event(ExchangeEvent::PeerBanned { peer, why: ban.why.clone() });
+        self.bans.insert(peer, ban);
     }
 }

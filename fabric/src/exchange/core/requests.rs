@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use super::super::ban::{BadChunk, Ban};
 use super::super::event::ExchangeEvent;
 use super::super::message::Run;
 use super::fetch::{Fetch, Flight, RequestId};
@@ -25,8 +26,8 @@ pub enum Failure {
     Transport(String),
     /// The peer broke the transport's protocol; in words.
     Protocol(String),
-    /// The chunk with this number has the wrong hash.
-    BadChunk(u32),
+    /// A chunk of the run has the wrong hash.
+    BadChunk(BadChunk),
     /// Our own fault (a full disk): nobody is blamed. In words.
     Local(String),
 }
@@ -114,9 +115,11 @@ impl Core {
                 self.offence(slot, &why);
                 why
             }
-            Failure::BadChunk(chunk) => {
-                self.event(ExchangeEvent::BadChunk { blob, peer: key, chunk });
-                self.ban(slot, format!("chunk {chunk} of blob {blob} had the wrong hash"));
+            Failure::BadChunk(proof) => {
+                let BadChunk { chunk, expected, got, .. } = proof;
+                self.event(ExchangeEvent::BadChunk { blob, peer: key, chunk, expected, got });
+                let why = format!("chunk {chunk} of blob {blob} had the wrong hash");
+                self.ban(slot, Ban { why, proof: Some(proof) });
                 format!("chunk {chunk} had the wrong hash")
             }
             Failure::Local(why) => why,

@@ -1,11 +1,14 @@
 //! Property tests of the core: hostile neighbours, lost peers, and that every fetch ends while one honest peer lives.
 
+mod sharing;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use proptest::prelude::*;
 
 use super::*;
+use crate::exchange::ban::BadChunk;
 use crate::id::Hash;
 
 fn peer(number: u8) -> PeerKey {
@@ -18,6 +21,10 @@ fn blob(number: u8) -> BlobId {
 
 fn grid(number: u8, chunks: u32) -> Arc<Grid> {
     Arc::new(Grid::new(blob(number), vec![20_000; chunks as usize]))
+}
+
+fn bad_chunk(blob: BlobId, chunk: u32) -> BadChunk {
+    BadChunk { blob, chunk, expected: Hash::of(b"true"), got: Hash::of(b"false") }
 }
 
 fn drain(core: &mut Core) -> Vec<Output> {
@@ -114,7 +121,7 @@ impl World {
                     1 => Err(Failure::Refused { retry_after: std::time::Duration::from_secs(1) }),
                     2 => Err(Failure::Transport("gone".into())),
                     3 => Err(Failure::Protocol("nonsense".into())),
-                    4 => Err(Failure::BadChunk(run.first)),
+                    4 => Err(Failure::BadChunk(bad_chunk(blob, run.first))),
                     _ => {
                         self.core.stored(now, blob, run);
                         Ok(())
@@ -297,4 +304,74 @@ fn what_is_urgent_does_not_wait_for_what_is_not() {
         world.core.finished(world.now, id, Ok(()));
     }
     assert!(early < 200, "{early} chunks of the root came before the boot blob was complete");
+}
+
+#[test]
+fn a_liar_is_banned_with_proof_and_nobody_else_is() {
+    let mut world = fetching(2);
+    for number in 0..2 {
+        says(&mut world, number, Message::Bitfield { blob: blob(0), have: Bitfield::full(100) });
+    }
+    let (id, run) = request_of(&world, peer(0)).expect("the liar is asked");
+    let proof = bad_chunk(blob(0), run.first);
+    world.requests.remove(&id);
+    world.core.finished(world.now, id, Err(Failure::BadChunk(proof)));
+    let outputs = world.settle();
+    let told = ExchangeEvent::BadChunk {
+        blob: blob(0),
+        peer: peer(0),
+        chunk: run.first,
+        expected: proof.expected,
+        got: proof.got,
+    };
+    assert!(outputs.contains(&Output::Event(told)), "{outputs:?}");
+    // What it was asked for besides is taken back; what the other one was asked for is not.
+    assert!(request_of(&world, peer(0)).is_none() && request_of(&world, peer(1)).is_some());
+    for round in 0..3 {
+        let bans = world.core.bans();
+        assert_eq!(bans.keys().collect::<Vec<_>>(), [&peer(0)], "round {round}");
+        assert_eq!(bans.values().map(|ban| ban.proof).collect::<Vec<_>>(), [Some(proof)]);
+        world.step(Step::Down(0));
+        assert_eq!(world.core.peer_reports().len(), 1, "who is gone takes no place");
+        world.step(Step::Up(0));
+        says(&mut world, 0, Message::Bitfield { blob: blob(0), have: Bitfield::full(100) });
+        assert!(request_of(&world, peer(0)).is_none());
+    }
+    world.finish(peer(1), blob(0));
+}
+
+/// A request under way at `of`.
+fn request_of(world: &World, of: PeerKey) -> Option<(RequestId, Run)> {
+    world.requests.iter().find(|(_, (peer, ..))| *peer == of).map(|(&id, &(.., run))| (id, run))
+}
+
+/// Two peers are asked for the same cells, as at the end of a fetch; the one that lies is found out first or last.
+#[test]
+fn in_a_race_only_the_liar_is_blamed() {
+    for liar_first in [true, false] {
+        let mut world = fetching(1);
+        says(&mut world, 0, Message::Bitfield { blob: blob(0), have: Bitfield::full(100) });
+        // Peer 0 brings all but what it is asked for last, and is late with that.
+        while !world.core.blobs[&blob(0)].fetch.as_ref().unwrap().all_asked() {
+            world.step(Step::Ends(7));
+        }
+        world.step(Step::Up(1));
+        says(&mut world, 1, Message::Bitfield { blob: blob(0), have: Bitfield::full(100) });
+        world.step(Step::Passes(1_900_000));
+        let (race, raced) = request_of(&world, peer(1)).expect("what is late is raced");
+        let late = world
+            .requests
+            .iter()
+            .find(|(_, (of, _, run))| *of == peer(0) && run.chunks().contains(&raced.first));
+        let late = *late.expect("peer 0 is not given up yet").0;
+        let (liar, honest) = if liar_first { (late, race) } else { (race, late) };
+        let (liars, honests) = if liar_first { (peer(0), peer(1)) } else { (peer(1), peer(0)) };
+        let lie = Err(Failure::BadChunk(bad_chunk(blob(0), raced.first)));
+        world.requests.remove(&liar);
+        world.core.finished(world.now, liar, lie);
+        world.settle();
+        assert!(world.requests.contains_key(&honest), "the honest request goes on");
+        assert_eq!(world.core.bans().into_keys().collect::<Vec<_>>(), [liars]);
+        world.finish(honests, blob(0));
+    }
 }

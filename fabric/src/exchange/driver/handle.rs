@@ -101,6 +101,15 @@ impl ExchangeHandle {
         self.events.subscribe()
     }
 
+    /// Puts events of a peer's source among the exchange's own. It does not keep the exchange running.
+    pub fn teller(&self) -> impl Fn(ExchangeEvent) + Send + Sync + use<> {
+        let events = self.events.clone();
+        move |event| {
+            // Without subscribers events are lost, as they should be.
+            let _ = events.send(event);
+        }
+    }
+
     /// Ends the exchange: requests are dropped, writes that have begun are finished. Returns when that is done.
     pub async fn shutdown(&self) {
         self.command(Command::Shutdown).await;

@@ -171,7 +171,12 @@ impl Task {
             }
             Command::Forget(blob) => self.forget(blob),
             Command::Report(reply) => {
-                let report = Report { blobs: self.core.blob_reports(), peers: self.core.peer_reports() };
+                let report = Report {
+                    blobs: self.core.blob_reports(),
+                    peers: self.core.peer_reports(),
+                    bans: self.core.bans(),
+                    routes: self.sources.iter().map(|(&peer, source)| (peer, source.route())).collect(),
+                };
                 // Nobody waits for it any more: nothing to do.
                 let _ = reply.send(report);
             }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
+use super::super::ban::BadChunk;
 use super::super::core::grid::Grid;
 use super::super::core::{Failure, RequestId};
 use super::super::message::Run;
@@ -12,7 +13,7 @@ use super::super::source::{ChunkSource, SourceError};
 use super::SharedBlob;
 use super::fetch::FetchError;
 use crate::bitfield::Bitfield;
-use crate::id::BlobId;
+use crate::id::{BlobId, Hash};
 use crate::store::{StoreError, WriteError};
 
 /// Runs of at most so many bytes are hashed and written by the task that fetched them. It takes some ten microseconds per
@@ -85,7 +86,7 @@ impl Transfer {
             (Ok(()), Ok(())) if run == self.run => Ok(()),
             (Ok(()), Ok(())) => Err(Failure::Protocol("fewer bytes than the run has".into())),
             (Ok(()), Err(error)) => Err(failure(error)),
-            (Err(WriteError::BadChunk { chunk, .. }), _) => Err(Failure::BadChunk(chunk)),
+            (Err(WriteError::BadChunk { chunk, .. }), _) => Err(self.blame(&buffer, chunk)),
             (Err(error @ WriteError::Length { .. }), _) => Err(Failure::Protocol(error.to_string())),
             (Err(WriteError::Store(error)), _) => {
                 let words = words(&error);
@@ -94,6 +95,24 @@ impl Transfer {
             }
         };
         Landed { id: self.id, blob: self.grid.blob(), kept, result, fatal, buffer }
+    }
+
+    /// The failure of `chunk`, which the store refused. Its sender is blamed with a proof in hand only.
+    fn blame(&self, buffer: &[u8], chunk: u32) -> Failure {
+        let blob = self.grid.blob();
+        let in_buffer = |at: u64| usize::try_from(at.checked_sub(self.bytes.start)?).ok();
+        let bytes = self.grid.bytes_of(chunk..chunk.saturating_add(1));
+        let sent =
+            in_buffer(bytes.start).zip(in_buffer(bytes.end)).and_then(|(from, to)| buffer.get(from..to));
+        let (Some(sent), Some(entry)) = (sent, self.blob.index().entry(chunk)) else {
+            return Failure::Local(format!("chunk {chunk} of blob {blob} is not part of the run"));
+        };
+        let (expected, got) = (entry.id.0, Hash::of(sent));
+        if expected == got {
+            // The store found it wrong a moment ago.
+            return Failure::Local(format!("chunk {chunk} of blob {blob} changed in this machine's memory"));
+        }
+        Failure::BadChunk(BadChunk { blob, chunk, expected, got })
     }
 
     /// Cuts `buffer` down to the whole chunks in it; their run.

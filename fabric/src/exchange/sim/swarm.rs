@@ -9,9 +9,10 @@ use super::outcome::{Outcome, Sample};
 use super::queue::Queue;
 use super::{Fault, Scenario, topology};
 use crate::bitfield::Bitfield;
+use crate::exchange::ban::BadChunk;
 use crate::exchange::core::grid::Grid;
 use crate::exchange::core::rng::Rng;
-use crate::exchange::core::{Core, Failure, Order, Output, PeerHint, Priority, RequestId, Time};
+use crate::exchange::core::{Failure, Order, Output, PeerHint, Priority, RequestId, Time};
 use crate::exchange::event::ExchangeEvent;
 use crate::exchange::message::Run;
 use crate::id::{BlobId, Hash};
@@ -220,7 +221,8 @@ impl<'a> Swarm<'a> {
         let lies = self.nodes.get(server.node as usize).is_some_and(|node| node.lies);
         if !whole || lies {
             let why = if lies {
-                Failure::BadChunk(run.first)
+                let (expected, got) = (Hash::of(b"true"), Hash::of(b"false"));
+                Failure::BadChunk(BadChunk { blob, chunk: run.first, expected, got })
             } else {
                 Failure::Transport("connection reset".into())
             };

@@ -1,0 +1,93 @@
+//! The bulk plane of a node: how it fetches runs from a peer, and how it gives its own to peers that cannot reach its HTTP
+//! service.
+//!
+//! Owns no task. Runs are read piece by piece on the blocking pool; how many at once is bounded by the swarm.
+
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use fabric::exchange::{ChunkSource, ExchangeHandle, FallbackSource, HttpSource};
+use fabric::id::{BlobId, NodeId};
+use fabric::store::Store;
+use fabric::swarm::{BulkReader, BulkSource, NotHeld, SwarmHandle};
+use pxe::http::UploadLimit;
+
+use super::arriving;
+
+/// The source of `peer`, whose HTTP service is at `http`: that one where it can be reached, else streams of the swarm. What
+/// changes is told among the events of `exchange`.
+pub(crate) fn source_of(
+    peer: NodeId,
+    http: SocketAddr,
+    swarm: &SwarmHandle,
+    exchange: &ExchangeHandle,
+) -> Arc<dyn ChunkSource> {
+    let http = Arc::new(HttpSource::new(http));
+    let stream = Arc::new(BulkSource::new(swarm.clone(), peer));
+    Arc::new(FallbackSource::new(peer, http, stream, exchange.teller()))
+}
+
+/// What a node holds, for peers that ask over the swarm.
+pub(crate) struct StoredRuns {
+    store: Store,
+    limit: Option<Arc<UploadLimit>>,
+}
+
+impl StoredRuns {
+    /// Runs out of `store`; what leaves counts against `limit`.
+    pub(crate) fn new(store: Store, limit: Option<Arc<UploadLimit>>) -> Self {
+        Self { store, limit }
+    }
+}
+
+#[async_trait]
+impl BulkReader for StoredRuns {
+    async fn read(&self, blob: &BlobId, bytes: Range<u64>) -> Result<Bytes, NotHeld> {
+        let blob = self.store.blob(blob).filter(|blob| blob.holds(bytes.clone())).ok_or(NotHeld)?;
+        let mut piece = bytes;
+        if let Some(limit) = &self.limit {
+            let left = usize::try_from(piece.end - piece.start).unwrap_or(usize::MAX);
+            piece.end = piece.start + limit.turn(left).await as u64;
+        }
+        let at = piece.start;
+        match arriving::read(&blob, piece).await {
+            Ok(bytes) => Ok(bytes.into()),
+            Err(error) => {
+                tracing::warn!(%error, blob = %blob.id(), offset = at, "a run cannot be read; `bootfabric status` names the store");
+                Err(NotHeld)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fabric::store::StoreOptions;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn pieces_of_what_is_held_are_given_and_nothing_else() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path(), StoreOptions { durable: false, ..StoreOptions::default() })
+            .unwrap();
+        let content: Vec<u8> = (0..300_000_u32).map(|n| (n / 3) as u8).collect();
+        let blob = store.add_bytes(&content).unwrap().blob;
+        for limit in [None, Some(Arc::new(UploadLimit::new(50_000_000)))] {
+            let runs = StoredRuns::new(store.clone(), limit.clone());
+            let (mut at, mut got) = (1000, Vec::new());
+            while at < 201_000 {
+                let piece = runs.read(&blob, at..201_000).await.unwrap();
+                assert!(!piece.is_empty() && (limit.is_none() || piece.len() <= 64 * 1024));
+                at += piece.len() as u64;
+                got.extend(piece);
+            }
+            assert!(got == content[1000..201_000]);
+            assert_eq!(runs.read(&blob, 299_999..300_001).await, Err(NotHeld));
+            assert_eq!(runs.read(&BlobId(fabric::id::Hash::of(b"other")), 0..1).await, Err(NotHeld));
+        }
+    }
+}
