@@ -213,6 +213,12 @@ impl BlobIndex {
         bytes
     }
 
+    /// Length of the encoding in bytes.
+    #[must_use]
+    pub fn encoded_len(&self) -> u64 {
+        (HEADER + self.ids.len() * ENTRY) as u64
+    }
+
     /// The blob that this index describes.
     #[must_use]
     pub fn blob(&self) -> BlobId {
