@@ -13,7 +13,7 @@ mod share;
 
 use serde::{Deserialize, Serialize};
 
-pub use cut::{AVERAGE_CHUNK, MAX_CHUNK, MIN_CHUNK, MIN_FRAME_CHUNK, cut};
+pub use cut::{AVERAGE_CHUNK, CutRule, MAX_CHUNK, MIN_CHUNK, MIN_FRAME_CHUNK, cut};
 pub use index::{BlobIndex, Chunk, ChunkEntry, IndexError, MAX_BLOB, MAX_CHUNKS, MAX_INDEX};
 pub(crate) use indexer::index_copy;
 pub use indexer::{index_bytes, index_reader};

@@ -31,8 +31,10 @@ fn moved(node: &mut Node) -> (u64, u64) {
             Ok(ExchangeEvent::RunDone { bytes, .. }) => fetched += bytes,
             Ok(ExchangeEvent::Reused { bytes, .. }) => reused += bytes,
             Ok(_) => {}
-            Err(TryRecvError::Empty) => return (fetched, reused),
-            Err(error) => panic!("{error}"),
+            Err(end) => {
+                assert_eq!(end, TryRecvError::Empty);
+                return (fetched, reused);
+            }
         }
     }
 }

@@ -26,6 +26,19 @@ pub const MAX_CHUNK: usize = 128 * 1024;
 /// filesystem are smaller, and would double its index.
 pub const MIN_FRAME_CHUNK: usize = 1024;
 
+/// The rule of the content format, [`CutRule::FORMAT`], and others to compare it with. All sizes are even (bytes).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CutRule {
+    /// The shortest chunk that FastCDC cuts.
+    pub min: usize,
+    /// The size at which it aims.
+    pub average: usize,
+    /// The longest chunk.
+    pub max: usize,
+    /// The shortest chunk that ends before a frame; `None` to look for no frames.
+    pub min_frame: Option<usize>,
+}
+
 /// How a zstd frame begins.
 const FRAME: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 
@@ -34,19 +47,32 @@ const FRAME: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 /// Returns how many bytes were cut. With `end` false, up to [`MAX_CHUNK`] - 1 bytes are left over, because their cut
 /// depends on what follows: pass them again in front of the next bytes. With `end` true, everything is cut.
 pub fn cut(bytes: &[u8], end: bool, lengths: &mut Vec<u32>) -> usize {
-    let gear = FastCDC::new(bytes, MIN_CHUNK, AVERAGE_CHUNK, MAX_CHUNK);
-    let mut frames = memmem::find_iter(bytes, &FRAME).peekable();
-    let mut start = 0;
-    while start < bytes.len() && (end || bytes.len() - start >= MAX_CHUNK) {
-        while frames.next_if(|&frame| frame < start + MIN_FRAME_CHUNK).is_some() {}
-        let next = match frames.peek() {
-            Some(&frame) if frame + FRAME.len() <= start + MAX_CHUNK => frame,
-            _ => gear.cut(start, bytes.len() - start).1,
-        };
-        lengths.push(u32::try_from(next - start).unwrap_or(u32::MAX));
-        start = next;
+    CutRule::FORMAT.cut(bytes, end, lengths)
+}
+
+impl CutRule {
+    /// What all blobs are cut by.
+    pub const FORMAT: Self =
+        Self { min: MIN_CHUNK, average: AVERAGE_CHUNK, max: MAX_CHUNK, min_frame: Some(MIN_FRAME_CHUNK) };
+
+    /// Like [`cut`], by this rule.
+    pub fn cut(&self, bytes: &[u8], end: bool, lengths: &mut Vec<u32>) -> usize {
+        let gear = FastCDC::new(bytes, self.min, self.average, self.max);
+        let searched = if self.min_frame.is_some() { bytes } else { &[] };
+        let mut frames = memmem::find_iter(searched, &FRAME).peekable();
+        let mut start = 0;
+        while start < bytes.len() && (end || bytes.len() - start >= self.max) {
+            let nearest = start + self.min_frame.unwrap_or(0).max(1);
+            while frames.next_if(|&frame| frame < nearest).is_some() {}
+            let next = match frames.peek() {
+                Some(&frame) if frame + FRAME.len() <= start + self.max => frame,
+                _ => gear.cut(start, bytes.len() - start).1,
+            };
+            lengths.push(u32::try_from(next - start).unwrap_or(u32::MAX));
+            start = next;
+        }
+        start
     }
-    start
 }
 
 #[cfg(test)]
