@@ -145,6 +145,9 @@ pub enum Event {
         bytes: u64,
         /// How much came from whom.
         sources: Vec<Source>,
+        /// Bytes that were copied from other blobs of the store, such as those of an earlier version.
+        #[serde(default)]
+        reused: u64,
     },
     /// A file is served until the program is stopped.
     Seeding {

@@ -7,7 +7,8 @@
 //! | `kernel`, `modules` | the kernel, its modules, and which of them the first stage needs |
 //! | `first_stage`, `cpio`, `closure`, `elf` | the initramfs with this program as `/init` |
 //! | [`loaders`] | what firmware loads first |
-//! | [`heads`] | the images that a store has |
+//! | [`heads`] | the images that a store has, and their earlier versions |
+//! | [`diff`](mod@diff) | what a node that holds one image would fetch to hold another |
 //! | [`progress`] | how far a build has come |
 //! | `tool` | the external programs that it needs |
 //!
@@ -18,6 +19,7 @@ mod archive;
 pub mod build;
 mod closure;
 mod cpio;
+pub mod diff;
 mod elf;
 mod first_stage;
 pub mod heads;

@@ -144,7 +144,8 @@ mod tests {
         assert_eq!(store.pins().unwrap(), [pin]);
         let answered = ask(dir.path(), path.clone(), Change::Limit { bytes: Some(1000) }).await;
         assert_eq!((answered, store.limit()), (Answer::Done(Done::Limited), Some(1000)));
-        let Answer::Done(Done::Collected(report)) = ask(dir.path(), path.clone(), Change::Collect).await else {
+        let Answer::Done(Done::Collected(report)) = ask(dir.path(), path.clone(), Change::Collect).await
+        else {
             panic!("nothing collected")
         };
         assert!(report.freed_blobs().eq([garbage.blob]));

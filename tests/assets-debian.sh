@@ -8,6 +8,9 @@
 #
 # The packages come from wherever this machine's own apt takes its Debian packages, so mirrors and caches that are set
 # up here serve. The tar of two runs over the same package versions is the same. FRESH=1 makes it again.
+#
+# Other roots, for measurements: NAME=name makes name.tar, ADD=package,… with more packages, BASE=1 without the suites of
+# updates and security fixes.
 set -eu
 
 here=$(cd "$(dirname "$0")/.." && pwd)
@@ -21,14 +24,16 @@ flock 8
 say() { echo "assets: $*" >&2; }
 die() { say "$*"; exit 1; }
 
-tar=$dir/debian-root.tar
-new=$dir/.debian-root.new
-include=systemd-sysv,udev,dbus,iproute2,kmod,e2fsprogs,login
+name=${NAME:-debian-root}
+tar=$dir/$name.tar
+new=$dir/.$name.new
+include=systemd-sysv,udev,dbus,iproute2,kmod,e2fsprogs,login${ADD:+,$ADD}
 
 # The Debian entries of this machine's apt, one `deb` line each; other vendors' archives are left out.
 debian_sources() {
     apt-get indextargets --format '$(CREATED_BY)|$(ORIGIN)|$(REPO_URI)|$(RELEASE)|$(COMPONENT)' 2>/dev/null |
-        awk -F'|' '$1 == "Packages" && $2 == "Debian" { print "deb " $3 " " $4 " " $5 }' | sort -u
+        awk -F'|' -v base="${BASE:-}" '
+            $1 == "Packages" && $2 == "Debian" && (base == "" || $4 !~ /-/) { print "deb " $3 " " $4 " " $5 }' | sort -u
 }
 
 # The suite itself, of which `-updates` and `-security` are additions.

@@ -1,7 +1,7 @@
 //! Blobs and how they are cut into chunks.
 //!
-//! Owns the cutting rule ([`cut`]), the index of a blob ([`BlobIndex`]) and the making of indexes ([`index_bytes`],
-//! [`index_reader`]). Never stores anything and never talks to a peer.
+//! Owns the cutting rule ([`cut`]), the index of a blob ([`BlobIndex`]), the making of indexes ([`index_bytes`],
+//! [`index_reader`]) and what blobs have in common ([`Difference`], [`shared_runs`]). Never stores anything and never talks to a peer.
 //!
 //! A blob is known by the hash of all its bytes, an index by the hash of its encoding. Whoever trusts the hash of an
 //! index (a signed release names it in a [`BlobRef`]) can check every chunk by itself, in any order, from anybody.
@@ -9,13 +9,15 @@
 mod cut;
 mod index;
 mod indexer;
+mod share;
 
 use serde::{Deserialize, Serialize};
 
-pub use cut::{AVERAGE_CHUNK, MAX_CHUNK, MIN_CHUNK, cut};
+pub use cut::{AVERAGE_CHUNK, CutRule, MAX_CHUNK, MIN_CHUNK, MIN_FRAME_CHUNK, cut};
 pub use index::{BlobIndex, Chunk, ChunkEntry, IndexError, MAX_BLOB, MAX_CHUNKS, MAX_INDEX};
 pub(crate) use indexer::index_copy;
 pub use indexer::{index_bytes, index_reader};
+pub use share::{Difference, MAX_SHARED_RUN, SharedRun, shared_runs};
 
 use crate::id::{BlobId, ObjectId};
 

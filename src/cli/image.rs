@@ -1,4 +1,4 @@
-//! `bootfabric image`: build, list, show and remove images.
+//! `bootfabric image`: build, list, show, compare and remove images.
 
 use std::path::PathBuf;
 
@@ -12,6 +12,7 @@ use crate::image::heads::{self, Image};
 use crate::image::loaders::LoaderFile;
 use crate::image::{KernelSource, RootSource, SETS};
 
+mod diff;
 mod progress;
 
 #[derive(Debug, clap::Args)]
@@ -28,6 +29,8 @@ enum Command {
     Ls(ListArgs),
     /// Show what an image is made of
     Show(NameArgs),
+    /// Tell what a node that holds image A would fetch to hold image B
+    Diff(diff::DiffArgs),
     /// Remove an image, and the blobs that no other image uses and no pin keeps
     Rm(RemoveArgs),
 }
@@ -97,7 +100,8 @@ struct ListArgs {
 
 #[derive(Debug, clap::Args)]
 struct NameArgs {
-    /// Name of the image
+    /// The image: NAME (its newest version), NAME@VERSION or NAME#GENERATION
+    #[arg(value_name = "IMAGE")]
     name: String,
     #[command(flatten)]
     place: Place,
@@ -105,7 +109,8 @@ struct NameArgs {
 
 #[derive(Debug, clap::Args)]
 struct RemoveArgs {
-    /// Name of the image
+    /// The image: NAME (all its versions), NAME@VERSION or NAME#GENERATION
+    #[arg(value_name = "IMAGE")]
     name: String,
     /// Remove it even if bare machines are booted with it
     #[arg(long)]
@@ -120,6 +125,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
         Command::Build(args) => run_build(*args),
         Command::Ls(args) => list(&args),
         Command::Show(args) => show(&args),
+        Command::Diff(args) => diff::run(&args),
         Command::Rm(args) => remove(&args),
     }
 }
@@ -228,7 +234,8 @@ fn state(image: &Image) -> &'static str {
     match (image.current, image.complete) {
         (true, true) => "machines boot it",
         (true, false) => "machines boot it, incomplete here",
-        (false, true) => "kept",
+        (false, true) if image.newest => "kept",
+        (false, true) => "earlier version",
         (false, false) => "incomplete here",
     }
 }

@@ -154,7 +154,7 @@ pub fn build(
     scratch.remove()?;
     let release = release(request, generation, &kernel.version, blobs);
     let signed = SignedRelease::sign(operator, &release)?;
-    let id = heads::publish(store, &request.name, &signed)?;
+    let id = heads::publish(store, &trust_root, &request.name, &signed)?;
     Ok(Built {
         id,
         release,

@@ -108,11 +108,12 @@ impl Shown {
             Event::Progress { role, bytes, total, peers } if role == "root" => {
                 self.progress(&event.node, &role, bytes, total, peers)
             }
-            Event::BlobComplete { role, bytes, sources, .. } if role == "root" => {
-                let from: Vec<_> = sources
+            Event::BlobComplete { role, bytes, sources, reused, .. } if role == "root" => {
+                let held = (reused > 0).then(|| format!("{} from blobs it held", human_bytes(reused)));
+                let sent = sources
                     .iter()
-                    .map(|source| format!("{} from {}", human_bytes(source.bytes), source.address))
-                    .collect();
+                    .map(|source| format!("{} from {}", human_bytes(source.bytes), source.address));
+                let from: Vec<_> = sent.chain(held).collect();
                 Some(format!("root complete, {}: {}", human_bytes(bytes), from.join(", ")))
             }
             Event::BadChunk { address, chunk, .. } => {

@@ -190,11 +190,13 @@ impl Join {
         let bytes = reference.size;
         self.events.emit(Event::Progress { role: role.to_owned(), bytes, total: bytes, peers: 0 });
         let sources = self.sources(tally.count());
+        let reused = progress.borrow().reused;
         self.events.emit(Event::BlobComplete {
             role: role.to_owned(),
             blob: reference.blob.to_string(),
             bytes,
             sources,
+            reused,
         });
         Ok(blob)
     }

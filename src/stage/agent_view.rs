@@ -86,7 +86,7 @@ impl AgentView {
                 self.memory = Some(Memory { needed_mib: *needed_mib, available_mib: *available_mib });
             }
             Event::BootBlobsHeld { bytes } => self.boot_blobs = Some(*bytes),
-            Event::BlobComplete { role, blob, bytes, sources } => {
+            Event::BlobComplete { role, blob, bytes, sources, .. } => {
                 // The id becomes part of a path.
                 if role == ROOT && is_hash(blob) {
                     self.root = Some(Blob { id: blob.clone(), bytes: *bytes, sources: sources.len() });
@@ -148,7 +148,7 @@ mod tests {
     }
 
     fn complete(role: &str, blob: &str) -> Event {
-        Event::BlobComplete { role: role.into(), blob: blob.into(), bytes: 5, sources: Vec::new() }
+        Event::BlobComplete { role: role.into(), blob: blob.into(), bytes: 5, sources: Vec::new(), reused: 0 }
     }
 
     #[test]

@@ -6,6 +6,8 @@
 //! - *transfer*, one for each request under way, owned by the exchange task: fetches a run, verifies and stores it on the
 //!   blocking pool, reports. Their number is bounded by what the core has under way. Cancelling stops the fetch; a write
 //!   that has begun is finished and reported, so the core never misses chunks that were kept.
+//! - *copying*, one for each fetch of a blob of which the store has a part in other blobs, owned by the exchange task: on
+//!   the blocking pool, until peers are asked for the rest. Stopping the fetch ends it after the run under way.
 //!
 //! Channels
 //! - commands, bounded by [`COMMANDS`]: callers wait while it is full.
@@ -19,6 +21,7 @@
 mod fetch;
 mod handle;
 mod outbox;
+mod reuse;
 mod task;
 mod transfer;
 
@@ -106,6 +109,7 @@ impl Exchange {
             blobs: BTreeMap::new(),
             transfers: JoinSet::new(),
             cancels: BTreeMap::new(),
+            copies: JoinSet::new(),
             buffers: task::Buffers::default(),
             outbox: Outbox::new(outgoing),
             events: events.clone(),

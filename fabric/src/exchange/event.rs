@@ -18,6 +18,14 @@ pub enum ExchangeEvent {
         /// Their bytes.
         bytes: u64,
     },
+    /// Other blobs of the store had a part of a blob that is fetched: it was verified and copied, and peers are not asked
+    /// for it.
+    Reused {
+        /// The blob.
+        blob: BlobId,
+        /// Bytes copied.
+        bytes: u64,
+    },
     /// A request was given up or failed; it will be made of somebody else.
     RequestFailed {
         /// The blob.

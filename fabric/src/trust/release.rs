@@ -146,6 +146,12 @@ impl Release {
         self.loaders.iter().map(|loader| &loader.blob).chain([&self.kernel, &self.first_stage])
     }
 
+    /// All blobs and what they are: a loader's name, `kernel`, `first-stage`, `root`; in the order of [`Release::blobs`].
+    pub fn roles(&self) -> impl Iterator<Item = (&str, &BlobRef)> {
+        let loaders = self.loaders.iter().map(|loader| (loader.name.as_str(), &loader.blob));
+        loaders.chain([("kernel", &self.kernel), ("first-stage", &self.first_stage), ("root", &self.root)])
+    }
+
     fn check(&self) -> Result<(), String> {
         check_name("the name", &self.name)?;
         check_word("the version", &self.version)?;

@@ -14,7 +14,7 @@ const NAME_DIGITS: usize = 16;
 
 /// What `word` means in `store`, and a name for it.
 pub(super) fn find(store: &Store, word: &str) -> anyhow::Result<(Item, String)> {
-    for head in [heads::head_name(word), word.to_owned()] {
+    for head in [heads::newest_name(word), word.to_owned()] {
         // A word that cannot name a head may be something else.
         if let Ok(Some(object)) = store.head(&head) {
             return Ok((Item::Object(object), word.to_owned()));

@@ -13,6 +13,8 @@ use crate::store::{Blob, StoreError};
 pub struct Progress {
     /// Verified bytes held.
     pub bytes: u64,
+    /// Of these, the bytes that this fetch copied from other blobs of the store.
+    pub reused: u64,
     /// Bytes of the blob.
     pub total: u64,
     /// Neighbours that hold a part of it.
@@ -25,7 +27,7 @@ pub struct Progress {
 impl Progress {
     pub(super) fn new(blob: &Blob, bytes: u64) -> Self {
         let end = blob.is_complete().then_some(Ok(()));
-        Self { bytes, total: blob.index().size(), peers: 0, rate: None, end }
+        Self { bytes, reused: 0, total: blob.index().size(), peers: 0, rate: None, end }
     }
 }
 

@@ -9,6 +9,7 @@ use super::super::event::ExchangeEvent;
 use super::super::message::Message;
 use super::super::source::ChunkSource;
 use super::fetch::{Fetch, FetchError, Progress};
+use super::reuse::Reuse;
 use super::task::{BlobState, Command};
 use super::{Events, Report};
 use crate::content::BlobIndex;
@@ -44,6 +45,7 @@ impl ExchangeHandle {
     }
 
     /// Fetches what is missing of the blob that the trusted `index` describes, rarest chunks first, and serves it meanwhile.
+    /// What other blobs of the store have of it is copied before peers are asked.
     ///
     /// # Errors
     /// [`FetchError`] if the store cannot begin the blob.
@@ -62,11 +64,16 @@ impl ExchangeHandle {
         order: Order,
     ) -> Result<Fetch, FetchError> {
         let store = self.store.clone();
-        let state = on_pool(move || Ok(BlobState::new(store.begin(index)?))).await?;
+        let (state, reuse) = on_pool(move || {
+            let blob = store.begin(index)?;
+            let reuse = Reuse::plan(&store, &blob);
+            Ok((BlobState::new(blob), reuse))
+        })
+        .await?;
         let blob = Arc::clone(&state.blob);
         let (progress, updates) = watch::channel(Progress::new(&blob, state.have_bytes()));
         let fetch = Fetch::new(blob, updates, self.commands.clone());
-        if !self.command(Command::Fetch { state, priority, order, progress }).await {
+        if !self.command(Command::Fetch { state, reuse, priority, order, progress }).await {
             return Err(FetchError::Stopped);
         }
         Ok(fetch)

@@ -15,6 +15,7 @@ use super::super::message::{Message, Run};
 use super::super::source::ChunkSource;
 use super::fetch::{FetchError, Progress};
 use super::outbox::Outbox;
+use super::reuse::{Copied, Copying, Reuse};
 use super::transfer::{Landed, Transfer};
 use super::{Events, Report, SharedBlob};
 use crate::id::BlobId;
@@ -28,7 +29,13 @@ pub(super) enum Command {
     PeerUp(PeerKey, Arc<dyn ChunkSource>, PeerHint),
     PeerDown(PeerKey),
     Incoming(PeerKey, Message),
-    Fetch { state: BlobState, priority: Priority, order: Order, progress: watch::Sender<Progress> },
+    Fetch {
+        state: BlobState,
+        reuse: Option<Reuse>,
+        priority: Priority,
+        order: Order,
+        progress: watch::Sender<Progress>,
+    },
     Stop(BlobId),
     Seed(BlobState),
     Forget(BlobId),
@@ -41,13 +48,15 @@ pub(super) struct BlobState {
     pub(super) blob: SharedBlob,
     grid: Arc<Grid>,
     progress: Option<watch::Sender<Progress>>,
+    /// Ends the copying that a fetch waits for.
+    copying: Option<CancellationToken>,
 }
 
 impl BlobState {
     pub(super) fn new(blob: SharedBlob) -> Self {
         let index = blob.index();
         let grid = Arc::new(Grid::new(index.blob(), index.chunks().map(|chunk| chunk.len)));
-        Self { blob, grid, progress: None }
+        Self { blob, grid, progress: None, copying: None }
     }
 
     pub(super) fn have_bytes(&self) -> u64 {
@@ -60,6 +69,9 @@ impl BlobState {
     }
 
     fn end(&mut self, end: Result<(), FetchError>) {
+        if let Some(copying) = self.copying.take() {
+            copying.cancel();
+        }
         if let Some(progress) = self.progress.take() {
             progress.send_modify(|progress| {
                 if end.is_ok() {
@@ -101,6 +113,7 @@ pub(super) struct Task {
     pub(super) blobs: BTreeMap<BlobId, BlobState>,
     pub(super) transfers: JoinSet<Landed>,
     pub(super) cancels: BTreeMap<RequestId, CancellationToken>,
+    pub(super) copies: JoinSet<Copied>,
     pub(super) buffers: Buffers,
     pub(super) outbox: Outbox,
     pub(super) events: Events,
@@ -121,6 +134,12 @@ impl Task {
                         self.landed(landed);
                     }
                 }
+                Some(copied) = self.copies.join_next() => {
+                    // Neither panics nor is aborted.
+                    if let Ok(copied) = copied {
+                        self.copied(copied);
+                    }
+                }
                 () = self.outbox.drain() => {}
                 () = sleep_until(deadline.unwrap_or(self.start)), if deadline.is_some() => self.core.tick(self.now()),
             }
@@ -130,7 +149,9 @@ impl Task {
             self.act();
         }
         self.cancels.values().for_each(CancellationToken::cancel);
+        self.blobs.values().filter_map(|state| state.copying.as_ref()).for_each(CancellationToken::cancel);
         while self.transfers.join_next().await.is_some() {}
+        while self.copies.join_next().await.is_some() {}
         self.blobs.values_mut().for_each(|state| state.end(Err(FetchError::Stopped)));
     }
 
@@ -150,15 +171,23 @@ impl Task {
                 self.core.peer_down(now, peer);
             }
             Command::Incoming(peer, message) => self.core.message(now, peer, &message),
-            Command::Fetch { mut state, priority, order, progress } => {
+            Command::Fetch { mut state, reuse, priority, order, progress } => {
                 self.drop_forgotten();
                 let have = state.blob.have();
                 let grid = Arc::clone(&state.grid);
-                state.progress = Some(progress);
+                let cancel = CancellationToken::new();
+                state.progress = Some(progress.clone());
+                state.copying = reuse.is_some().then(|| cancel.clone());
                 if let Some(mut old) = self.blobs.insert(grid.blob(), state) {
                     old.end(Err(FetchError::Stopped));
                 }
-                self.core.fetch(now, &grid, &have, priority, order);
+                match reuse {
+                    Some(reuse) => {
+                        self.core.seed(now, &grid, &have);
+                        self.copies.spawn(Copying { reuse, priority, order, progress, cancel }.run());
+                    }
+                    None => self.core.fetch(now, &grid, &have, priority, order),
+                }
             }
             Command::Stop(blob) => {
                 self.core.stop(now, blob);
@@ -211,6 +240,22 @@ impl Task {
             self.end(&landed.blob, Err(error));
         }
         self.buffers.put(landed.buffer);
+    }
+
+    /// A fetch has what the store had of it: now peers are asked for the rest.
+    fn copied(&mut self, copied: Copied) {
+        let id = copied.blob;
+        let Some(state) = self.blobs.get_mut(&id).filter(|_| !copied.cancel.is_cancelled()) else { return };
+        state.copying = None;
+        let (grid, have) = (Arc::clone(&state.grid), state.blob.have());
+        match copied.result {
+            Ok(bytes) => {
+                // Without subscribers events are lost, as they should be.
+                let _ = self.events.send(ExchangeEvent::Reused { blob: id, bytes });
+                self.core.fetch(self.now(), &grid, &have, copied.priority, copied.order);
+            }
+            Err(error) => self.end(&id, Err(error)),
+        }
     }
 
     fn update_progress(&mut self, blob: &BlobId) {
