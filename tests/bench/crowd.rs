@@ -1,6 +1,6 @@
 //! A flash crowd: every node a namespace of its own on one switch, links shaped in both directions.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::sync::mpsc::{Sender, channel};
@@ -115,7 +115,8 @@ fn run(crowd: &Crowd) -> Run {
         command.args(["fetch", &ticket, "--json", "--seed-after", "-o"]).arg(&output);
         let started = Instant::now();
         let mut child = start(&mut command, &logs.join(format!("n{number}.log")));
-        follow(number, child.stdout.take().unwrap(), tell.clone());
+        let events = keep.as_ref().map(|keep| keep.join(format!("n{number}.events")));
+        follow(number, child.stdout.take().unwrap(), tell.clone(), events);
         Node { host: hosts[number].clone(), child, started, done: None, bytes: 0, memory: 0.0 }
     };
     let first_half = if crowd.when == When::HalfLate { crowd.nodes / 2 } else { crowd.nodes };
@@ -201,10 +202,14 @@ fn states(nodes: &[Node]) -> String {
     nodes.iter().enumerate().map(state).collect::<Vec<_>>().join(", ")
 }
 
-/// Reads a fetcher's events.
-fn follow(node: usize, output: impl Read + Send + 'static, tell: Sender<Told>) {
+/// Reads a fetcher's events, and writes them down if `keep` says where.
+fn follow(node: usize, output: impl Read + Send + 'static, tell: Sender<Told>, keep: Option<PathBuf>) {
+    let mut keep = keep.map(|path| std::fs::File::create(path).unwrap());
     std::thread::spawn(move || {
         for line in BufReader::new(output).lines().map_while(Result::ok) {
+            if let Some(file) = &mut keep {
+                writeln!(file, "{line}").unwrap();
+            }
             let Ok(event) = serde_json::from_str::<Value>(&line) else { continue };
             let told = match event["event"].as_str() {
                 Some("progress") => Told::Progress { node, bytes: event["bytes"].as_u64().unwrap_or(0) },

@@ -1,7 +1,8 @@
 //! Whole swarms of the real program, in namespaces with shaped links and on loopback, measured from outside.
 //!
 //! `cargo bench --bench swarm` runs all; words after `--` run the scenarios whose names contain one of them. `RUNS` says
-//! how often each (default 3; medians are printed). Needs root, and nginx, curl and b3sum for `pair`. Figures of one run
+//! how often each (default 3; medians are printed), `PROGRAM` names another program than this build's, `KEEP` a directory for
+//! logs and events. Needs root, and nginx, curl and b3sum for `pair`. Figures of one run
 //! may be compared, those of two may not.
 //!
 //! | scenario | what |
