@@ -149,6 +149,13 @@ pub enum Event {
         #[serde(default)]
         reused: u64,
     },
+    /// A peer did not answer a request for chunks; somebody else is asked.
+    RequestFailed {
+        /// The peer's id.
+        node: String,
+        /// How it failed, in words.
+        why: String,
+    },
     /// A file is served until the program is stopped.
     Seeding {
         /// What `bootfabric fetch` is given.

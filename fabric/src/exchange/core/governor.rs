@@ -24,8 +24,10 @@ use crate::bitfield::Bitfield;
 const AHEAD: u64 = 400 * MS;
 /// How often the pace is measured.
 const SAMPLE: u64 = 30 * MS;
-/// Offers under way at least, also before anything has been measured.
+/// Offers under way at least, in all and for each neighbour, also before anything has been measured: fewer leave the uplink
+/// idle while the first of them are fetched and announced.
 const MIN_OFFERS: u32 = 12;
+const MIN_PER_PEER: u32 = 2;
 /// Offers under way at most for each neighbour.
 const MAX_PER_PEER: u32 = 8;
 /// An offer not seen fulfilled after this time, or after a few times the usual one, is made to somebody else.
@@ -191,7 +193,8 @@ impl Governor {
 impl Active {
     fn limit(&self, crowd: u32) -> u32 {
         let ahead = u32::try_from(self.pace.saturating_mul(AHEAD) / SECOND).unwrap_or(u32::MAX);
-        ahead.clamp(MIN_OFFERS, crowd.saturating_mul(MAX_PER_PEER).max(MIN_OFFERS))
+        let least = crowd.saturating_mul(MIN_PER_PEER).max(MIN_OFFERS);
+        ahead.clamp(least, crowd.saturating_mul(MAX_PER_PEER).max(least))
     }
 
     /// Offers that `slot` may have under way.
