@@ -14,6 +14,7 @@
 //! | `view`, `blob` | what a neighbour holds; what we and all of them hold |
 //! | `peer`, `rate`, `bans` | how fast a neighbour is and whether it may be asked |
 //! | `picker`, `fetch`, `schedule` | which cell, what is under way, which neighbour |
+//! | `imports` | what has to come from other racks, and who of ours fetches it |
 //! | `governor`, `announce` | the seeder in a flash crowd; when to tell of new cells |
 
 mod announce;
@@ -21,6 +22,7 @@ mod bans;
 mod blob;
 mod fetch;
 mod governor;
+mod imports;
 pub mod grid;
 mod incoming;
 mod peer;
@@ -68,6 +70,8 @@ pub const MAX_PEERS: usize = 1024;
 pub struct PeerHint {
     /// Asked last: the machine that brought the blob, or one behind a narrow link.
     pub origin: bool,
+    /// It stands in another rack: asked only for what nobody in ours holds or is fetching already.
+    pub far: bool,
 }
 
 /// Which fetch goes first when a neighbour can be asked for several; higher is sooner.
@@ -123,6 +127,8 @@ pub enum Output {
 #[derive(Debug)]
 pub struct Core {
     rng: Rng,
+    /// Our own place among the nodes of our rack.
+    name: u64,
     peers: BTreeMap<Slot, Peer>,
     slots: BTreeMap<PeerKey, Slot>,
     next_slot: Slot,
@@ -150,6 +156,7 @@ impl Core {
     pub fn new(seed: u64) -> Self {
         Self {
             rng: Rng::new(seed),
+            name: seed,
             peers: BTreeMap::new(),
             slots: BTreeMap::new(),
             next_slot: 0,
@@ -165,6 +172,12 @@ impl Core {
             resting: Time::default(),
             outputs: VecDeque::new(),
         }
+    }
+
+    /// Tells the core by what key its neighbours know this node: those of one rack take turns by their keys. Without it the turns
+    /// are random, and more is imported twice.
+    pub fn known_as(&mut self, key: PeerKey) {
+        self.name = imports::name(key);
     }
 
     /// The next thing to do.
@@ -190,6 +203,9 @@ impl Core {
             self.slots.insert(key, self.next_slot);
             self.peers.insert(self.next_slot, peer);
             self.next_slot += 1;
+        }
+        if let Some(&slot) = self.slots.get(&key) {
+            self.blobs.values_mut().for_each(|blob| blob.place(slot, hint.far));
         }
         let blobs: Vec<BlobId> =
             self.blobs.iter().filter(|(_, blob)| blob.interested).map(|(&blob, _)| blob).collect();
@@ -228,7 +244,9 @@ impl Core {
             self.spread(now, id);
             return self.schedule(now);
         }
-        self.blobs.insert(id, Blob::new(Arc::clone(grid), have.clone()));
+        let mut blob = Blob::new(Arc::clone(grid), have.clone());
+        self.peers.iter().for_each(|(&slot, peer)| blob.place(slot, peer.hint.far));
+        self.blobs.insert(id, blob);
         let remembered = |(&slot, peer): (&Slot, &mut Peer)| peer.interests.remove(&id).then_some(slot);
         let waiting: Vec<Slot> = self.peers.iter_mut().filter_map(remembered).collect();
         for slot in waiting {
@@ -299,7 +317,7 @@ impl Core {
     pub fn deadline(&self) -> Option<Time> {
         let blobs =
             self.blobs.values().flat_map(|blob| [blob.announcer.deadline(), blob.governor.deadline()]);
-        blobs.flatten().chain(self.request_deadline()).min()
+        blobs.flatten().chain(self.request_deadline()).chain(self.import_deadline()).min()
     }
 
     /// Whether the whole blob is held here, as far as was reported.

@@ -1,6 +1,6 @@
 //! One blob as this node knows it: what is held here and by whom among the neighbours.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -8,8 +8,9 @@ use super::announce::Announcer;
 use super::fetch::Fetch;
 use super::governor::Governor;
 use super::grid::Grid;
+use super::imports::Imports;
 use super::peer::Slot;
-use super::view::View;
+use super::view::{Side, View};
 use crate::bitfield::Bitfield;
 
 /// A blob held, partly held, or wanted.
@@ -27,6 +28,9 @@ pub(crate) struct Blob {
     pub(crate) holders: Vec<u16>,
     /// Cells that no neighbour holds wholly.
     pub(crate) unheld: u32,
+    /// Neighbours in other racks, and what has to come from there.
+    far: BTreeSet<Slot>,
+    pub(crate) imports: Option<Box<Imports>>,
     pub(crate) fetch: Option<Fetch>,
     pub(crate) governor: Governor,
     pub(crate) announcer: Announcer,
@@ -49,6 +53,8 @@ impl Blob {
             views: BTreeMap::new(),
             holders,
             unheld,
+            far: BTreeSet::new(),
+            imports: None,
             fetch: None,
             governor: Governor::default(),
             announcer: Announcer::default(),
@@ -73,14 +79,18 @@ impl Blob {
 
     /// The view of `slot`, begun if there is none.
     pub(crate) fn view(&mut self, slot: Slot) -> &mut View {
-        self.views.entry(slot).or_insert_with(|| View::new(&self.grid))
+        self.views.entry(slot).or_insert_with(|| View::new(&self.grid, self.far.contains(&slot)))
     }
 
     /// Neighbour `slot` also holds `chunks`. `crowd`: it fetched them, so they are out in the crowd.
     pub(crate) fn learn(&mut self, slot: Slot, chunks: Range<u32>, crowd: bool) {
-        let Self { grid, views, holders, unheld, governor, .. } = self;
-        let view = views.entry(slot).or_insert_with(|| View::new(grid));
+        let Self { grid, views, holders, unheld, governor, far, imports, .. } = self;
+        let view = views.entry(slot).or_insert_with(|| View::new(grid, far.contains(&slot)));
+        let side = view.counted;
         view.learn(grid, chunks, |cell| {
+            if let Some(imports) = imports {
+                imports.gained(cell, side);
+            }
             if let Some(count) = holders.get_mut(cell as usize) {
                 *unheld -= u32::from(*count == 0);
                 *count += 1;
@@ -102,9 +112,13 @@ impl Blob {
 
     /// Neighbour `slot` does not hold `chunks`.
     pub(crate) fn unlearn(&mut self, slot: Slot, chunks: Range<u32>) {
-        let Self { grid, views, holders, unheld, .. } = self;
+        let Self { grid, views, holders, unheld, imports, .. } = self;
         if let Some(view) = views.get_mut(&slot) {
+            let side = view.counted;
             view.unlearn(grid, chunks, |cell| {
+                if let Some(imports) = imports {
+                    imports.lost(cell, side);
+                }
                 if let Some(count) = holders.get_mut(cell as usize) {
                     *count -= 1;
                     *unheld += u32::from(*count == 0);
@@ -117,9 +131,50 @@ impl Blob {
     pub(crate) fn forget(&mut self, slot: Slot) {
         self.unlearn(slot, 0..self.grid.chunks());
         self.views.remove(&slot);
+        self.far.remove(&slot);
+        if let Some(imports) = &mut self.imports {
+            imports.unclaim(slot);
+        }
         self.governor.lost(slot);
         if self.governor.governing() {
             self.governor.recount(&self.views, &self.grid);
+        }
+    }
+
+    /// Neighbour `slot` stands in another rack, or in ours.
+    pub(crate) fn place(&mut self, slot: Slot, far: bool) {
+        if far {
+            self.far.insert(slot);
+        } else {
+            self.far.remove(&slot);
+        }
+        if far && self.imports.is_none() {
+            let mut imports = Imports::new(self.grid.cells());
+            for view in self.views.values() {
+                view.cells.iter().for_each(|cell| imports.gained(cell, view.counted));
+            }
+            self.imports = Some(Box::new(imports));
+        }
+        self.regard(slot, |view| view.far = far);
+    }
+
+    /// Changes what neighbour `slot` is like, and so perhaps where what it holds counts.
+    pub(crate) fn regard(&mut self, slot: Slot, change: impl FnOnce(&mut View)) {
+        let Some(view) = self.views.get_mut(&slot) else { return };
+        change(view);
+        let (before, now) = (view.counted, view.side());
+        if before == now {
+            return;
+        }
+        view.counted = now;
+        if let Some(imports) = &mut self.imports {
+            for cell in view.cells.iter() {
+                imports.lost(cell, before);
+                imports.gained(cell, now);
+            }
+            if now == Side::Nowhere {
+                imports.unclaim(slot);
+            }
         }
     }
 
@@ -134,6 +189,9 @@ impl Blob {
         for cell in self.grid.cells_of(chunks) {
             if !self.cells.has(cell) && self.have.has_all(self.grid.chunks_of(cell..cell + 1)) {
                 self.cells.insert(cell);
+                if let Some(imports) = &mut self.imports {
+                    imports.settled(cell);
+                }
                 if let Some(fetch) = &mut self.fetch {
                     fetch.missing.remove(cell);
                 }

@@ -38,7 +38,8 @@ impl Core {
             }),
             Message::Offer { runs, .. } => {
                 if let Some(blob) = self.blobs.get_mut(&id) {
-                    blob.view(slot).governed = true;
+                    blob.view(slot);
+                    blob.regard(slot, |view| view.governed = true);
                 }
                 self.for_runs(slot, id, runs, |core, run| {
                     let Some(blob) = core.blobs.get_mut(&id) else { return };
@@ -47,10 +48,12 @@ impl Core {
                 });
             }
             Message::Open { .. } => {
-                if let Some(view) = self.blobs.get_mut(&id).and_then(|blob| blob.views.get_mut(&slot)) {
-                    view.governed = false;
-                    view.offers.clear();
-                    view.exhausted = false;
+                if let Some(blob) = self.blobs.get_mut(&id) {
+                    blob.regard(slot, |view| {
+                        view.governed = false;
+                        view.offers.clear();
+                        view.exhausted = false;
+                    });
                 }
             }
             Message::Dropped { .. } => {
@@ -59,8 +62,11 @@ impl Core {
                     blob.unlearn(slot, 0..chunks);
                 }
             }
-            // Says what will be there soon; nothing is decided by it while a rack is one switch.
-            Message::Fetching { .. } => {}
+            Message::Fetching { runs, .. } => self.for_runs(slot, id, runs, |core, run| {
+                if let Some(blob) = core.blobs.get_mut(&id) {
+                    blob.claimed(now, slot, run.chunks());
+                }
+            }),
         }
         self.spread(now, id);
         if gave && self.gives(slot, id) {

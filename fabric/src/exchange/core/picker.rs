@@ -7,6 +7,7 @@ use std::ops::Range;
 use crate::bitfield::Bitfield;
 
 /// What the choice depends on. All bitfields are over cells and of equal length.
+#[derive(Clone)]
 pub(crate) struct Choice<'a> {
     /// Cells not wholly held here.
     pub(crate) missing: &'a Bitfield,
@@ -16,8 +17,9 @@ pub(crate) struct Choice<'a> {
     pub(crate) held: &'a Bitfield,
     /// For each cell, how many neighbours hold it.
     pub(crate) holders: &'a [u16],
-    /// Cells to choose among.
+    /// Cells to choose among, and where there is a choice of them, only these.
     pub(crate) window: Range<u32>,
+    pub(crate) only: Option<&'a Bitfield>,
 }
 
 impl Choice<'_> {
@@ -56,12 +58,15 @@ impl Choice<'_> {
 
     /// Whether `cell` may be asked of the peer.
     pub(crate) fn allows(&self, cell: u32) -> bool {
-        self.missing.has(cell) && !self.busy.has(cell) && self.held.has(cell)
+        self.missing.has(cell)
+            && !self.busy.has(cell)
+            && self.held.has(cell)
+            && self.only.is_none_or(|only| only.has(cell))
     }
 
     fn word(&self, index: usize) -> u64 {
         let word = |bits: &Bitfield| bits.words().get(index).copied().unwrap_or(0);
-        word(self.missing) & !word(self.busy) & word(self.held)
+        word(self.missing) & !word(self.busy) & word(self.held) & self.only.map_or(u64::MAX, word)
     }
 }
 
@@ -83,14 +88,18 @@ mod tests {
         /// The oracle: look at every cell, one by one, beginning at `start`.
         #[test]
         fn agrees_with_the_obvious_choice(
-            cells in prop::collection::vec((any::<bool>(), prop::bool::weighted(0.2), any::<bool>(), 1_u16..5), 0..300),
+            cells in prop::collection::vec((any::<bool>(), prop::bool::weighted(0.2), any::<bool>(), 1_u16..5, any::<bool>()), 0..300),
+            restricted in any::<bool>(),
             start in 0_u32..400,
             window in (0_u32..300, 0_u32..300),
         ) {
-            let field = |get: fn(&(bool, bool, bool, u16)) -> bool| bits(&cells.iter().map(get).collect::<Vec<_>>());
+            let field = |get: fn(&(bool, bool, bool, u16, bool)) -> bool| bits(&cells.iter().map(get).collect::<Vec<_>>());
             let (missing, busy, held) = (field(|cell| cell.0), field(|cell| cell.1), field(|cell| cell.2));
             let holders: Vec<u16> = cells.iter().map(|cell| cell.3).collect();
-            let choice = Choice { missing: &missing, busy: &busy, held: &held, holders: &holders, window: window.0..window.1 };
+            let only = field(|cell| cell.4);
+            let only = restricted.then_some(&only);
+            let window = window.0..window.1;
+            let choice = Choice { missing: &missing, busy: &busy, held: &held, holders: &holders, window, only };
             let count = u32::try_from(cells.len()).unwrap();
             let words = count.div_ceil(64).max(1);
             let start = start % (words * 64);

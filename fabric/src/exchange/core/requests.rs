@@ -87,6 +87,9 @@ impl Core {
         self.rate.received(now, flight.bytes);
         let Some(peer) = self.peers.get_mut(&flight.slot) else { return };
         peer.delivered(now, flight.bytes);
+        if let Some(blob) = self.blobs.get_mut(&flight.blob) {
+            blob.regard(flight.slot, |view| view.failing = false);
+        }
         let (peer, blob, run, bytes) = (peer.key, flight.blob, flight.run, flight.bytes);
         self.event(ExchangeEvent::RunDone { blob, peer, run, bytes });
     }
@@ -134,6 +137,8 @@ impl Core {
         if let Standing::Resting(until) = peer.standing {
             self.resting = self.resting.max(until);
         }
+        // Others in its rack must not wait for what it says it holds.
+        self.blobs.values_mut().for_each(|blob| blob.regard(slot, |view| view.failing = true));
     }
 
     /// Takes a request off the books.
@@ -144,8 +149,11 @@ impl Core {
         if let Some(peer) = self.peers.get_mut(&flight.slot) {
             peer.over(flight.bytes);
         }
-        if let Some(fetch) = self.blobs.get_mut(&flight.blob).and_then(|blob| blob.fetch.as_mut()) {
-            fetch.over(flight.cells.clone());
+        if let Some(blob) = self.blobs.get_mut(&flight.blob) {
+            if let Some(fetch) = &mut blob.fetch {
+                fetch.over(flight.cells.clone());
+            }
+            blob.import_over(flight.slot, flight.cells.clone());
         }
         Some(flight)
     }

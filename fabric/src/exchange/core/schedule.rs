@@ -39,6 +39,8 @@ const WEALTH_CLASSES: u64 = 8;
 struct Turn {
     /// It offers something: the swarm waits for what only this peer was told to take.
     offered: bool,
+    /// It stands in another rack, and has what our rack waits for.
+    import: bool,
     origin: bool,
     wealth: u64,
     load: u64,
@@ -46,8 +48,13 @@ struct Turn {
 }
 
 impl Turn {
-    fn key(&self) -> (bool, bool, u64, u64, Slot) {
-        (!self.offered, self.origin, self.wealth, self.load, self.slot)
+    fn key(&self) -> (bool, bool, bool, u64, u64, Slot) {
+        (!self.offered, !self.import, self.origin, self.wealth, self.load, self.slot)
+    }
+
+    /// Others wait for it: it is not held up by what is under way already.
+    fn urgent(&self) -> bool {
+        self.offered || self.import
     }
 }
 
@@ -71,6 +78,7 @@ impl Core {
         let mut fetches = fetches.into_iter().peekable();
         let mut reserved = BTreeSet::new();
         while let Some(id) = fetches.next() {
+            self.ripen(now, id);
             self.fill(now, id, &reserved);
             self.race(now, id);
             if fetches.peek().is_some() {
@@ -82,11 +90,11 @@ impl Core {
     /// As [`Core::schedule`], when nothing has changed since but what `slot` says about blob `id`, of which it gives as
     /// before: everybody else has been asked for all that may be. A message costs no look at each neighbour.
     pub(super) fn schedule_one(&mut self, now: Time, id: BlobId, slot: Slot) {
-        if self.fetches.len() != 1 || self.starving(now, id) {
+        let Some(blob) = self.blobs.get(&id) else { return };
+        if self.fetches.len() != 1 || self.starving(now, id) || blob.imports_restless(now) {
             return self.schedule(now);
         }
         self.seen = self.seen.max(now);
-        let Some(blob) = self.blobs.get(&id) else { return };
         let Some(fetch) = &blob.fetch else { return };
         let work = self.work(blob, fetch.givers.unwrap_or_else(|| self.givers(now, blob)));
         let turns = self.turn(now, blob, slot, &work).into_iter().collect();
@@ -120,7 +128,8 @@ impl Core {
         }
         let Some(blob) = self.blobs.get(&id) else { return };
         let offered = |view: &View| view.governed && !view.offers.is_empty();
-        if self.in_flight >= self.budget(blob.cell_bytes()) && !blob.views.values().any(offered) {
+        let urgent = blob.imports_wait() || blob.views.values().any(offered);
+        if self.in_flight >= self.budget(blob.cell_bytes()) && !urgent {
             return;
         }
         let work = self.work(blob, self.givers(now, blob));
@@ -151,7 +160,7 @@ impl Core {
     fn take_turns(&mut self, now: Time, id: BlobId, work: &Work, mut turns: BTreeSet<Turn>) {
         let budget = self.budget(work.cell);
         while self.in_flight < MAX_IN_FLIGHT {
-            if self.in_flight >= budget && turns.first().is_none_or(|turn| !turn.offered) {
+            if self.in_flight >= budget && turns.first().is_none_or(|turn| !turn.urgent()) {
                 break;
             }
             let Some(turn) = turns.pop_first() else { break };
@@ -174,9 +183,15 @@ impl Core {
         let view = blob.views.get(&slot).filter(|view| !view.exhausted && view.have.count() > 0)?;
         let peer = self.peers.get(&slot).filter(|peer| peer.takes_more(now, work))?;
         let wealth = u64::from(view.have.count()) * WEALTH_CLASSES / u64::from(blob.grid.chunks().max(1));
+        let offered = view.governed && !view.offers.is_empty();
+        let import = view.far && blob.imports_wait();
+        if view.far && !offered && !import && !self.starving(now, blob.grid.blob()) && !blob.imports_ripe() {
+            return None;
+        }
         Some(Turn {
-            offered: view.governed && !view.offers.is_empty(),
-            origin: peer.hint.origin,
+            offered,
+            import,
+            origin: peer.hint.origin || view.far,
             wealth,
             load: peer.bytes,
             slot,
@@ -197,10 +212,14 @@ impl Core {
             held: &view.cells,
             holders: &blob.holders,
             window: fetch.window(),
+            only: None,
         };
         let starving = self.in_flight == 0 && now.since(fetch.progress) >= STARVING;
+        let imports = blob.imports.as_ref().filter(|_| view.far && !starving);
+        let choice = Choice { only: imports.map(|imports| imports.ripe()), ..choice };
         let start = start % blob.grid.cells().max(1);
         let picked = if view.governed && !starving {
+            let choice = Choice { only: None, ..choice.clone() };
             std::iter::from_fn(|| view.offers.pop_front()).find(|&cell| choice.allows(cell))
         } else {
             choice.rarest(start)
@@ -209,7 +228,7 @@ impl Core {
             Some(cell) => cell..cell + 1,
             None => {
                 // Cells that no neighbour holds wholly may still come in parts.
-                let stray = view.strays().then(|| {
+                let stray = (view.strays() && imports.is_none()).then(|| {
                     fetch.missing.iter().find(|&cell| {
                         !fetch.busy.has(cell)
                             && blob.holders.get(cell as usize) == Some(&0)
@@ -267,6 +286,7 @@ impl Core {
         self.expiries.insert((flight.deadline, id));
         self.flights.insert(id, flight);
         self.outputs.push_back(Output::Request { id, peer: peer.key, blob, run, bytes: range });
+        self.tell_import(blob, slot, run);
     }
 
     /// At the end, asks idle peers for what others are late with.
@@ -289,6 +309,8 @@ impl Core {
             let idle = blob.views.iter().find(|(slot, view)| {
                 **slot != flight.slot
                     && !view.governed
+                    // What should come from our own rack is not imported because it is late.
+                    && (!view.far || blob.is_far(flight.slot))
                     && !asks.iter().any(|(asked, ..)| asked == *slot)
                     && self.peers.get(slot).is_some_and(|peer| peer.requests == 0 && peer.ready(now))
                     && view.have.has_all(flight.run.chunks())

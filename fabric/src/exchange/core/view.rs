@@ -9,6 +9,16 @@ use crate::bitfield::Bitfield;
 /// Offers of one seeder that are kept. It offers only what takes part of a second.
 const MAX_OFFERS: usize = 4096;
 
+/// Where a cell can be had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Side {
+    /// In our rack.
+    Near,
+    /// In another.
+    Far,
+    Nowhere,
+}
+
 /// A neighbour's part of a blob. Changes go through [`Blob`](super::blob::Blob), which counts holders.
 #[derive(Debug)]
 pub(crate) struct View {
@@ -26,10 +36,16 @@ pub(crate) struct View {
     pub(crate) offers: VecDeque<u32>,
     /// Nothing to ask of it until something changes.
     pub(crate) exhausted: bool,
+    /// It stands in another rack.
+    pub(crate) far: bool,
+    /// It has failed and not delivered since.
+    pub(crate) failing: bool,
+    /// Where what it holds has been counted.
+    pub(crate) counted: Side,
 }
 
 impl View {
-    pub(crate) fn new(grid: &Grid) -> Self {
+    pub(crate) fn new(grid: &Grid, far: bool) -> Self {
         Self {
             have: Bitfield::empty(grid.chunks()),
             cells: Bitfield::empty(grid.cells()),
@@ -38,6 +54,18 @@ impl View {
             governed: false,
             offers: VecDeque::new(),
             exhausted: false,
+            far,
+            failing: false,
+            counted: if far { Side::Far } else { Side::Near },
+        }
+    }
+
+    /// Where what it holds counts. A seeder that says what to ask of it holds, for all others, nothing.
+    pub(crate) fn side(&self) -> Side {
+        match (self.failing || self.governed, self.far) {
+            (true, _) => Side::Nowhere,
+            (false, true) => Side::Far,
+            (false, false) => Side::Near,
         }
     }
 

@@ -68,6 +68,8 @@ struct Uplink {
     in_free: u64,
     exported: u64,
     imported: u64,
+    /// Of that, messages.
+    heard: u64,
 }
 
 /// What the network wants done at a later moment.
@@ -143,6 +145,11 @@ impl Net {
         self.uplinks.iter().map(|uplink| uplink.imported).collect()
     }
 
+    /// How many of those were messages.
+    pub(super) fn heard(&self) -> Vec<u64> {
+        self.uplinks.iter().map(|uplink| uplink.heard).collect()
+    }
+
     /// Bytes that have left each rack for others.
     pub(super) fn exported(&self) -> Vec<u64> {
         self.uplinks.iter().map(|uplink| uplink.exported).collect()
@@ -210,6 +217,7 @@ impl Net {
             if let Some(uplink) = self.uplinks.get_mut(to as usize) {
                 uplink.in_free = uplink.in_free.max(now) + time;
                 uplink.imported += bytes;
+                uplink.heard += bytes;
             }
         }
         let at = now + self.plan.latency + control + self.losses.message();

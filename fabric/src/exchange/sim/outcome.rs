@@ -26,6 +26,8 @@ pub struct Outcome {
     pub sent: Vec<u64>,
     /// Bytes that came into each rack from others.
     pub imported: Vec<u64>,
+    /// How many of those were messages.
+    pub heard: Vec<u64>,
     /// Bytes that left each rack for others.
     pub exported: Vec<u64>,
     /// Nodes that died and did not come back.
@@ -86,10 +88,10 @@ impl Outcome {
         self.sent.first().map_or(0.0, |&sent| self.in_copies(sent))
     }
 
-    /// Copies of the blob that came into each rack from others.
+    /// Copies of the blob that came into each rack from others, messages apart.
     #[must_use]
     pub fn imports(&self) -> Vec<f64> {
-        self.imported.iter().map(|&bytes| self.in_copies(bytes)).collect()
+        self.imported.iter().zip(&self.heard).map(|(&all, &heard)| self.in_copies(all - heard)).collect()
     }
 
     fn in_copies(&self, bytes: u64) -> f64 {

@@ -127,6 +127,7 @@ impl<'a> Swarm<'a> {
         }
         self.outcome.sent = (0..=self.scenario.nodes).map(|node| self.net.sent(node)).collect();
         self.outcome.imported = self.net.imported();
+        self.outcome.heard = self.net.heard();
         self.outcome.exported = self.net.exported();
         self.outcome
     }
@@ -176,6 +177,8 @@ impl<'a> Swarm<'a> {
                 self.with(letter.to, |node| node.core.message(now, from, &letter.message));
             }
             Event::Request { server, client, id } => self.serve(server, client, id),
+            // A core that asked to be woken earlier afterwards has been, and has asked anew.
+            Event::Wake(life) if self.nodes.get(life.node as usize).is_none_or(|node| node.wake != Some(now)) => {}
             Event::Wake(life) => self.with(life, |node| {
                 node.wake = None;
                 node.core.tick(now);
@@ -268,6 +271,7 @@ impl<'a> Swarm<'a> {
         let Some(node) = self.nodes.get_mut(index as usize) else { return };
         node.joined = Some(now);
         let (life, neighbours) = (node.life, node.neighbours.clone());
+        node.core.known_as(life.key());
         self.present += u32::from(index > 0);
         self.with(life, |node| {
             let nothing = Bitfield::empty(grid.chunks());
@@ -292,8 +296,9 @@ impl<'a> Swarm<'a> {
         self.with(other, |node| node.core.peer_up(now, one.key(), hint));
     }
 
-    fn hint(&self, _one: NodeIndex, _other: NodeIndex) -> PeerHint {
-        PeerHint::default()
+    fn hint(&self, one: NodeIndex, other: NodeIndex) -> PeerHint {
+        let rack = |node: NodeIndex| self.racks.get(node as usize);
+        PeerHint { far: self.scenario.racks.known && rack(one) != rack(other), ..PeerHint::default() }
     }
 
     fn die(&mut self, index: NodeIndex) {

@@ -1,0 +1,291 @@
+//! What a rack has yet to import of a blob, and who of the rack does it.
+//!
+//! Racks share their uplinks, so each cell should come in about once. A node asks a neighbour in another rack only for what no
+//! neighbour in its own holds or is importing already. A cell that comes within reach is given to one node after the other, in
+//! an order that all compute alike from its number and their names: the first may import it at once, each further one a step
+//! later, and whoever begins tells the rack. A node that has enough to import lets its turns pass.
+//!
+//! Nothing here is trusted for longer than it holds good: a claim ends after [`CLAIM`], a neighbour that fails counts as one that
+//! holds nothing until it delivers again.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Range;
+
+use super::blob::Blob;
+use super::peer::Slot;
+use super::time::{MS, SECOND, Time};
+use super::view::{Side, View};
+use super::{Core, Output, PeerKey};
+use crate::bitfield::Bitfield;
+use crate::exchange::message::{Message, Run};
+use crate::id::BlobId;
+
+/// Time for a node's turn: a claim has reached the rack before the next one's comes.
+const STEP: u64 = 10 * MS;
+/// After so many turns everybody may import.
+const MAX_TURNS: u64 = 32;
+/// A claim that nothing has come of ends after this time.
+const CLAIM: u64 = 3 * SECOND;
+
+/// Requests to other racks that come before all others: the rack waits for what only this node was to fetch.
+const URGENT: u32 = 2;
+
+/// The state for one blob. There is none while no neighbour stands in another rack.
+#[derive(Debug)]
+pub(crate) struct Imports {
+    /// For each cell, neighbours in our rack and in others that hold it wholly.
+    near: Vec<u16>,
+    far: Vec<u16>,
+    /// Cells that may be imported now.
+    ripe: Bitfield,
+    /// Cells whose turn comes, in its order, and when.
+    due: BTreeSet<(Time, u32)>,
+    waiting: BTreeMap<u32, Time>,
+    /// Cells that neighbours in our rack are importing: who, and until when that counts.
+    claims: BTreeMap<u32, (Slot, Time)>,
+    ends: VecDeque<(Time, u32)>,
+    /// Cells to look at again.
+    changed: Vec<u32>,
+    /// Requests under way to other racks.
+    pub(crate) under_way: u32,
+}
+
+impl Imports {
+    pub(crate) fn new(cells: u32) -> Self {
+        Self {
+            near: vec![0; cells as usize],
+            far: vec![0; cells as usize],
+            ripe: Bitfield::empty(cells),
+            due: BTreeSet::new(),
+            waiting: BTreeMap::new(),
+            claims: BTreeMap::new(),
+            ends: VecDeque::new(),
+            changed: Vec::new(),
+            under_way: 0,
+        }
+    }
+
+    /// Cells that may be imported now.
+    pub(crate) fn ripe(&self) -> &Bitfield {
+        &self.ripe
+    }
+
+    /// Whether a neighbour in our rack holds `cell`.
+    pub(crate) fn is_near(&self, cell: u32) -> bool {
+        self.near.get(cell as usize).is_some_and(|&count| count > 0)
+    }
+
+    /// A neighbour that counts as being on `side` holds `cell` now.
+    pub(crate) fn gained(&mut self, cell: u32, side: Side) {
+        if add(self.count(side), cell, 1) != Some(1) {
+            return;
+        }
+        match side {
+            Side::Near => self.settled(cell),
+            Side::Far => self.changed.push(cell),
+            Side::Nowhere => {}
+        }
+    }
+
+    /// A neighbour that counted as being on `side` no longer holds `cell`.
+    pub(crate) fn lost(&mut self, cell: u32, side: Side) {
+        if add(self.count(side), cell, -1) != Some(0) {
+            return;
+        }
+        match side {
+            Side::Near => self.changed.push(cell),
+            Side::Far => self.out_of_reach(cell),
+            Side::Nowhere => {}
+        }
+    }
+
+    fn count(&mut self, side: Side) -> &mut [u16] {
+        match side {
+            Side::Near => &mut self.near,
+            Side::Far => &mut self.far,
+            Side::Nowhere => &mut [],
+        }
+    }
+
+    /// `cell` cannot be had from other racks now, or need not.
+    fn out_of_reach(&mut self, cell: u32) {
+        self.ripe.remove(cell);
+        if let Some(due) = self.waiting.remove(&cell) {
+            self.due.remove(&(due, cell));
+        }
+    }
+
+    /// Neighbour `slot` in our rack imports `cell`.
+    pub(crate) fn claim(&mut self, now: Time, slot: Slot, cell: u32) {
+        let until = now.after(CLAIM);
+        self.settled(cell);
+        self.claims.insert(cell, (slot, until));
+        self.ends.push_back((until, cell));
+    }
+
+    /// Neighbour `slot` is gone: what it imports has to be imported by somebody else.
+    pub(crate) fn unclaim(&mut self, slot: Slot) {
+        let Self { claims, changed, .. } = self;
+        claims.retain(|&cell, claim| {
+            let kept = claim.0 != slot;
+            if !kept {
+                changed.push(cell);
+            }
+            kept
+        });
+    }
+
+    /// There is nothing to import of `cell` any more, or somebody does it.
+    pub(crate) fn settled(&mut self, cell: u32) {
+        self.out_of_reach(cell);
+        self.claims.remove(&cell);
+    }
+
+    /// Something may have become ripe by `now`.
+    pub(crate) fn restless(&self, now: Time) -> bool {
+        !self.changed.is_empty() || self.deadline().is_some_and(|at| at <= now)
+    }
+
+    /// When something becomes ripe or a claim ends.
+    pub(crate) fn deadline(&self) -> Option<Time> {
+        let due = self.due.first().map(|&(at, _)| at);
+        let ends = self.ends.front().map(|&(at, _)| at);
+        [due, ends].into_iter().flatten().min()
+    }
+
+    /// Lets cells ripen; true if one did. `turn` gives the turns to wait for a cell that is missing and within reach.
+    pub(crate) fn ripen(&mut self, now: Time, turn: impl Fn(u32) -> Option<u64>) -> bool {
+        while let Some(&(at, cell)) = self.ends.front().filter(|&&(at, _)| at <= now) {
+            self.ends.pop_front();
+            if self.claims.get(&cell).is_some_and(|claim| claim.1 == at) {
+                self.claims.remove(&cell);
+                self.changed.push(cell);
+            }
+        }
+        for cell in std::mem::take(&mut self.changed) {
+            let open = self.far.get(cell as usize).is_some_and(|&count| count > 0)
+                && !self.is_near(cell)
+                && !self.claims.contains_key(&cell)
+                && !self.ripe.has(cell)
+                && !self.waiting.contains_key(&cell);
+            if let Some(turns) = open.then(|| turn(cell)).flatten() {
+                let at = now.after(turns.min(MAX_TURNS) * STEP);
+                self.waiting.insert(cell, at);
+                self.due.insert((at, cell));
+            }
+        }
+        let mut ripened = false;
+        while let Some(&(at, cell)) = self.due.first().filter(|&&(at, _)| at <= now) {
+            self.due.remove(&(at, cell));
+            self.waiting.remove(&cell);
+            ripened |= self.ripe.insert(cell);
+        }
+        ripened
+    }
+}
+
+impl Blob {
+    /// Whether `slot` stands in another rack.
+    pub(crate) fn is_far(&self, slot: Slot) -> bool {
+        self.views.get(&slot).is_some_and(|view| view.far)
+    }
+
+    /// Something may be imported, and little is.
+    pub(crate) fn imports_wait(&self) -> bool {
+        let wait = |imports: &Imports| imports.under_way < URGENT && imports.ripe.count() > 0;
+        self.imports.as_deref().is_some_and(wait)
+    }
+
+    pub(crate) fn imports_ripe(&self) -> bool {
+        self.imports.as_deref().is_none_or(|imports| imports.ripe.count() > 0)
+    }
+
+    pub(crate) fn imports_restless(&self, now: Time) -> bool {
+        self.imports.as_deref().is_some_and(|imports| imports.restless(now))
+    }
+
+    /// Neighbour `slot` says that it fetches `chunks`; counts if it stands in our rack and can be believed.
+    pub(crate) fn claimed(&mut self, now: Time, slot: Slot, chunks: Range<u32>) {
+        let near = self.views.get(&slot).is_some_and(|view| view.side() == Side::Near);
+        let Some(imports) = self.imports.as_mut().filter(|_| near) else { return };
+        for cell in self.grid.cells_of(chunks) {
+            if !self.cells.has(cell) && !imports.is_near(cell) {
+                imports.claim(now, slot, cell);
+            }
+        }
+    }
+
+    /// A request for `cells` to `slot` is over.
+    pub(crate) fn import_over(&mut self, slot: Slot, cells: Range<u32>) {
+        let far = self.is_far(slot);
+        if let Some(imports) = &mut self.imports {
+            imports.under_way -= u32::from(far && imports.under_way > 0);
+            cells.for_each(|cell| imports.changed.push(cell));
+        }
+    }
+}
+
+impl Core {
+    /// Lets cells of `id` ripen: whoever has them in other racks may be asked for them.
+    pub(super) fn ripen(&mut self, now: Time, id: BlobId) {
+        let Self { blobs, peers, name, .. } = self;
+        let Some(blob) = blobs.get_mut(&id).filter(|blob| blob.imports_restless(now)) else { return };
+        let (Some(imports), Some(fetch)) = (&mut blob.imports, &blob.fetch) else { return };
+        let fetches = |view: &View| view.side() == Side::Near && view.interested && !view.complete();
+        let mates = blob.views.iter().filter(|(_, view)| fetches(view));
+        let mates: Vec<u64> =
+            mates.filter_map(|(slot, _)| peers.get(slot)).map(|peer| self::name(peer.key)).collect();
+        let ripened = imports.ripen(now, |cell| {
+            let wanted = fetch.missing.has(cell) && !fetch.busy.has(cell);
+            let ours = lot(*name, cell);
+            wanted.then(|| mates.iter().filter(|&&mate| lot(mate, cell) < ours).count() as u64)
+        });
+        if ripened {
+            blob.views.values_mut().filter(|view| view.far).for_each(|view| view.exhausted = false);
+        }
+    }
+
+    /// Tells our rack what is fetched from another, if `slot` stands there.
+    pub(super) fn tell_import(&mut self, id: BlobId, slot: Slot, run: Run) {
+        let Some(blob) = self.blobs.get_mut(&id).filter(|blob| blob.is_far(slot)) else { return };
+        let cells = blob.grid.cells_of(run.chunks());
+        let Some(imports) = &mut blob.imports else { return };
+        imports.under_way += 1;
+        cells.for_each(|cell| imports.settled(cell));
+        let mates = blob.views.iter().filter(|(_, view)| !view.far && view.interested && !view.complete());
+        for (mate, _) in mates {
+            if let Some(peer) = self.peers.get(mate) {
+                let message = Message::Fetching { blob: id, runs: vec![run] };
+                self.outputs.push_back(Output::Send { to: peer.key, message });
+            }
+        }
+    }
+
+    /// When something becomes ripe or a claim ends, over all fetches.
+    pub(super) fn import_deadline(&self) -> Option<Time> {
+        let blobs = self.fetches.values().filter_map(|id| self.blobs.get(id));
+        blobs.filter_map(|blob| blob.imports.as_deref()?.deadline()).min()
+    }
+}
+
+/// The count of `cell` after adding to it, if it is counted.
+fn add(counts: &mut [u16], cell: u32, more: i16) -> Option<u16> {
+    let count = counts.get_mut(cell as usize)?;
+    *count = count.saturating_add_signed(more);
+    Some(*count)
+}
+
+/// A node's name in the lots.
+pub(crate) fn name(key: PeerKey) -> u64 {
+    let [a, b, c, d, e, f, g, h, ..] = *key.0.as_bytes();
+    u64::from_be_bytes([a, b, c, d, e, f, g, h])
+}
+
+/// The place of a node in the order of those that may import a cell: lower comes first.
+pub(crate) fn lot(name: u64, cell: u32) -> u64 {
+    // The finisher of SplitMix64 (Steele, Lea, Flood, OOPSLA 2014).
+    let mut z = name ^ u64::from(cell).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
