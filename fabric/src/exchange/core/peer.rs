@@ -13,6 +13,9 @@ pub(crate) type Slot = u32;
 /// Requests under way that a fetch spreads over its neighbours at least, before any speed is known. In a swarm others keep a
 /// neighbour's uplink busy between two requests of ours; a lone seeder must never wait for our next one.
 const MIN_SPREAD: u32 = 4;
+/// Requests for cells that a seeder offered: it offers no more than it can send soon, and everybody waits for them, so its
+/// uplink must not idle for the round trip between two of ours.
+const OFFERED_DEPTH: u32 = 3;
 /// Requests with one peer at most: beyond it they only wait in its queue.
 const MAX_DEPTH: u32 = 16;
 /// Work kept at a peer ahead of its answers: covers the round trip and our own delays on a fast link.
@@ -96,11 +99,12 @@ impl Peer {
         }
     }
 
-    /// Whether another request may go to it now.
-    pub(crate) fn takes_more(&self, now: Time, work: &Work) -> bool {
+    /// Whether another request may go to it now, for what it `offered` or for anything.
+    pub(crate) fn takes_more(&self, now: Time, work: &Work, offered: bool) -> bool {
+        let least = if offered && self.failures == 0 { OFFERED_DEPTH } else { 0 };
         self.ready(now)
-            && self.requests < self.depth(work)
-            && self.bytes < work.share().max(work.cell.saturating_mul(2))
+            && self.requests < self.depth(work).max(least)
+            && self.bytes < work.share().max(work.cell.saturating_mul(u64::from(least.max(2))))
     }
 
     /// Whether it may be asked at all.

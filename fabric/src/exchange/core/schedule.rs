@@ -181,31 +181,25 @@ impl Core {
     /// When `slot` has its turn to be asked; `None` if it must not be asked now or has nothing.
     fn turn(&self, now: Time, blob: &Blob, slot: Slot, work: &Work) -> Option<Turn> {
         let view = blob.views.get(&slot).filter(|view| !view.exhausted && view.have.count() > 0)?;
-        let peer = self.peers.get(&slot).filter(|peer| peer.takes_more(now, work))?;
-        let wealth = u64::from(view.have.count()) * WEALTH_CLASSES / u64::from(blob.grid.chunks().max(1));
         let offered = view.governed && !view.offers.is_empty();
+        let peer = self.peers.get(&slot).filter(|peer| peer.takes_more(now, work, offered))?;
+        let wealth = u64::from(view.have.count()) * WEALTH_CLASSES / u64::from(blob.grid.chunks().max(1));
         let import = view.far && blob.imports_wait();
         if view.far && !offered && !import && !self.starving(now, blob.grid.blob()) && !blob.imports_ripe() {
             return None;
         }
-        Some(Turn {
-            offered,
-            import,
-            origin: peer.hint.origin || view.far,
-            wealth,
-            load: peer.bytes,
-            slot,
-        })
+        Some(Turn { offered, import, origin: peer.hint.origin || view.far, wealth, load: peer.bytes, slot })
     }
 
     /// Asks `slot` for one more run; false if there is nothing to ask of it.
     fn ask(&mut self, now: Time, id: BlobId, slot: Slot, work: &Work) -> bool {
         let start = self.rng.below(u32::MAX);
         let Some(blob) = self.blobs.get_mut(&id) else { return false };
-        let Some(peer) = self.peers.get(&slot).filter(|peer| peer.takes_more(now, work)) else {
+        let (Some(fetch), Some(view)) = (&blob.fetch, blob.views.get_mut(&slot)) else { return false };
+        let offered = view.governed && !view.offers.is_empty();
+        let Some(peer) = self.peers.get(&slot).filter(|peer| peer.takes_more(now, work, offered)) else {
             return false;
         };
-        let (Some(fetch), Some(view)) = (&blob.fetch, blob.views.get_mut(&slot)) else { return false };
         let choice = Choice {
             missing: &fetch.missing,
             busy: &fetch.busy,

@@ -178,7 +178,8 @@ impl<'a> Swarm<'a> {
             }
             Event::Request { server, client, id } => self.serve(server, client, id),
             // A core that asked to be woken earlier afterwards has been, and has asked anew.
-            Event::Wake(life) if self.nodes.get(life.node as usize).is_none_or(|node| node.wake != Some(now)) => {}
+            Event::Wake(life)
+                if self.nodes.get(life.node as usize).is_none_or(|node| node.wake != Some(now)) => {}
             Event::Wake(life) => self.with(life, |node| {
                 node.wake = None;
                 node.core.tick(now);
