@@ -5,6 +5,7 @@ mod store_support;
 
 use std::fs;
 
+use fabric::exchange::{Exchange, ExchangeConfig, FetchError, Priority};
 use fabric::id::{Hash, ObjectId};
 use fabric::store::{Item, Pin, Store, StoreError, StoreOptions};
 use store_support::{assert_claims_hold, blob, fast, noise, open_fast, run_bytes};
@@ -117,4 +118,23 @@ fn the_smaller_of_two_limits_holds_and_a_damaged_one_is_named() {
         let error = with(None).unwrap_err();
         assert!(matches!(&error, StoreError::Damaged { path, .. } if path.ends_with("limit")), "{error}");
     }
+}
+
+#[tokio::test]
+async fn a_fetch_sweeps_what_is_served_for_nobody_and_says_when_there_is_no_room() {
+    let dir = tempfile::tempdir().unwrap();
+    open_fast(dir.path()).add_bytes(&noise(1, 2 * MIB)).unwrap();
+    let store = open_fast(dir.path());
+    store.set_limit(Some(LIMIT)).unwrap();
+    let (exchange, _messages) = Exchange::start(store.clone(), ExchangeConfig { seed: 1 });
+    assert!(exchange.seed(&blob(1, 2 * MIB).1.blob()).await.unwrap());
+    let (_, index) = blob(2, MIB);
+    let fetch = exchange.fetch(index.clone(), Priority::Root).await.unwrap();
+    // What was swept is no longer served: its file is let go of.
+    let known = exchange.report().await.unwrap().blobs;
+    assert_eq!(known.iter().map(|blob| blob.blob).collect::<Vec<_>>(), [index.blob()]);
+    let error = exchange.fetch(blob(3, 2 * MIB).1, Priority::Root).await.unwrap_err();
+    let FetchError::Store(error) = error else { panic!("{error}") };
+    assert_eq!(figures(&error).0, LIMIT);
+    assert!(!fetch.blob().is_forgotten(), "what is being fetched is kept");
 }

@@ -5,7 +5,7 @@ use fabric::content::BlobRef;
 use fabric::id::{BlobId, Hash, ObjectId};
 use fabric::trust::{
     Arch, Freshness, Grant, Loader, Operator, OperatorKey, Release, RootFormat, RootKey, RootMode, Settings,
-    Signed, SignedRelease, SignedSettings, TrustError,
+    Signed, SignedRelease, SignedSettings, TrustError, references,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -53,6 +53,28 @@ fn what_an_operator_signs_the_trust_root_verifies() {
     let settings = Settings::default_for_bare_switch("lab");
     let signed = Signed::sign(&operator(&root, 2), &settings).unwrap();
     assert_eq!(SignedSettings::decode(signed.bytes()).unwrap().verify(&root.public()).unwrap(), settings);
+}
+
+#[test]
+fn what_a_statement_names_is_told_and_never_guessed() {
+    let root = root(1);
+    let signed = Signed::sign(&operator(&root, 2), &release(7)).unwrap().bytes().to_vec();
+    let mut named = references(&signed).unwrap();
+    named.sort_by_key(|blob| blob.blob);
+    let mut all: Vec<_> = [1, 2, 3, 4].map(blob).to_vec();
+    all.sort_by_key(|blob| blob.blob);
+    assert_eq!(named, all);
+    let settings = Signed::sign(&operator(&root, 2), &Settings::default_for_bare_switch("lab")).unwrap();
+    assert_eq!(references(settings.bytes()).unwrap(), []);
+    // Of another kind, of a later format, cut off, something else: unknown is not the same as nothing.
+    let changed = |at: usize| {
+        let mut bytes = signed.clone();
+        bytes[at] += 100;
+        bytes
+    };
+    for unknown in [&changed(8)[..], &changed(9), &signed[..signed.len() / 2], b"BFSIGNED", b"text", b""] {
+        references(unknown).unwrap_err();
+    }
 }
 
 #[test]

@@ -71,11 +71,12 @@ impl Names<'_> {
         self.dir.write_whole(&path, text.as_bytes())
     }
 
-    /// Removes `name`; true if it was there.
+    /// Removes `name`, for good before what it kept goes; true if it was there.
     pub(super) fn remove(&self, name: &str) -> Result<bool, StoreError> {
         let path = self.file(name)?;
         let existed = path.exists();
         self.dir.remove(&path)?;
+        self.dir.sync_directory(&self.path).map_err(|error| self.dir.error("flush", &self.path, error))?;
         Ok(existed)
     }
 
