@@ -10,7 +10,7 @@
 # up here serve. The tar of two runs over the same package versions is the same. FRESH=1 makes it again.
 #
 # Other roots, for measurements: NAME=name makes name.tar, ADD=package,… with more packages, BASE=1 without the suites of
-# updates and security fixes.
+# updates and security fixes, HOOK=command runs it in the end with the root's directory as $1.
 set -eu
 
 here=$(cd "$(dirname "$0")/.." && pwd)
@@ -64,6 +64,7 @@ make_root() {
     done <<OPTIONS
 $(proxy_options)
 OPTIONS
+    [ -z "${HOOK:-}" ] || set -- "$@" "--customize-hook=$HOOK"
     debian_sources | mmdebstrap "$@" --quiet --variant=minbase --format=tar --include="$include" \
         --aptopt='Acquire::Languages "none"' \
         --aptopt='Acquire::Retries "3"' \

@@ -126,7 +126,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
         Command::Verify(args) => verify::run(&args.place),
         Command::Gc(args) => change::collect(&args.place, &args.state, args.dry_run),
         Command::Pin(args) => change::pin(args),
-        Command::Unpin(args) => change::unpin(args),
+        Command::Unpin(args) => change::unpin(&args),
         Command::Limit(args) => change::limit(&args),
     }
 }

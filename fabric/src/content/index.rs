@@ -25,7 +25,8 @@ const ENTRY: usize = 32 + 4;
 /// The largest blob (bytes): offsets stay far from any overflow, and no root filesystem comes near.
 pub const MAX_BLOB: u64 = 64 << 30;
 
-/// The most chunks a blob may have: [`MAX_BLOB`] at the mean chunk size, and an index of at most 72 MiB.
+/// The most chunks a blob may have, which makes an index of at most 72 MiB: [`MAX_BLOB`] at the mean size of FastCDC's chunks,
+/// or a root filesystem of some 25 GiB.
 pub const MAX_CHUNKS: u32 = 2 << 20;
 
 /// The longest encoded index (bytes).

@@ -42,7 +42,7 @@ struct Side<'a> {
 
 pub(super) fn run(args: &DiffArgs) -> anyhow::Result<()> {
     let home = args.place.home()?;
-    let (store, trust_root) = (args.place.open(&home)?, home.trust_root()?);
+    let (store, trust_root) = (args.place.read()?, home.trust_root()?);
     let from = heads::find(&store, &trust_root, &args.from)?;
     let to = heads::find(&store, &trust_root, &args.to)?;
     let diff = diff(&store, &from.release, &to.release)?;

@@ -41,7 +41,7 @@ pub(super) fn pin(args: PinArgs) -> anyhow::Result<()> {
 }
 
 /// `store unpin`.
-pub(super) fn unpin(args: UnpinArgs) -> anyhow::Result<()> {
+pub(super) fn unpin(args: &UnpinArgs) -> anyhow::Result<()> {
     let done = change(&args.place, &args.state, Change::Unpin { name: args.name.clone() })?;
     if done != Done::Unpinned(true) {
         let pins = args.place.read()?.pins()?;

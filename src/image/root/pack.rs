@@ -10,8 +10,8 @@ use crate::image::tool::MKSQUASHFS;
 
 /// How the squashfs is made. Blocks of 128 KiB, each compressed by itself, and no small files packed together
 /// (`-no-fragments`): what did not change between two versions of a root then has the same bytes in both. Measured on a
-/// small Debian: 52.2 MB instead of 48.6 MB, and adding three packages moves 3.4 MB instead of 5.1. Levels above 15 make it
-/// 1 % smaller in two and a half times the time.
+/// small Debian: 52.2 MB instead of 48.6 MB, and changing 200 small files moves 1.0 MB instead of 3.6. Blocks of 64 or 256 KiB
+/// change that by 2 %. Levels above 15 make it 1 % smaller in two and a half times the time.
 const OPTIONS: [&str; 18] = [
     "-tar",
     "-comp",
