@@ -7,6 +7,7 @@ mod fetch;
 pub mod image;
 mod init;
 mod lab;
+mod member;
 pub mod output;
 mod seed;
 mod status;
@@ -54,6 +55,8 @@ enum Command {
     Up(up::Args),
     /// Build, list and remove images
     Image(image::Args),
+    /// List, admit and revoke the members of a private fabric
+    Member(member::Args),
     /// Show a running node: its peers, leases, clients and blobs
     Status(status::Args),
     /// Show a running node's events as they happen, one JSON object a line
@@ -80,6 +83,7 @@ pub fn main() -> ExitCode {
         Command::Init(args) => init::run(&args),
         Command::Up(args) => up::run(args),
         Command::Image(args) => image::run(args),
+        Command::Member(args) => member::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Events(args) => status::follow(&args),
         Command::Seed(args) => seed::run(&args),

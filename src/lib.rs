@@ -10,6 +10,7 @@
 //! | [`image`] | building images |
 //! | [`lab`] | the scenario of `bootfabric lab` |
 //! | [`link`] | network interfaces |
+//! | `members` | memberships of a private fabric, as they are kept and changed |
 //! | [`node`] | the agent: swarm, store and boot services as one node |
 //! | [`share`] | files handed from machine to machine without a fabric |
 //! | [`stage`] | the first stage: PID 1 until the root's own init takes over |
@@ -20,6 +21,7 @@ pub mod home;
 pub mod image;
 pub mod lab;
 pub mod link;
+mod members;
 pub mod node;
 pub mod share;
 pub mod stage;

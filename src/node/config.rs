@@ -50,6 +50,9 @@ pub struct NodeConfig {
     pub swarm_port: Option<u16>,
     /// File or device that events go to as well.
     pub events: Option<PathBuf>,
+    /// Whether only members take part in the fabric.
+    #[serde(default)]
+    pub private: bool,
     /// Whether the store is in RAM and gone at power-off: no waiting for a disk then.
     pub volatile: bool,
 }
@@ -71,6 +74,7 @@ pub(crate) fn from_first_stage(path: &Path) -> anyhow::Result<NodeConfig> {
         http_port: Some(said.http_port),
         swarm_port: Some(said.swarm_port),
         events: said.events,
+        private: said.private,
         volatile: true,
     })
 }
@@ -94,6 +98,7 @@ impl NodeConfig {
             http_port: None,
             swarm_port: None,
             events: None,
+            private: false,
             volatile: true,
         }
     }

@@ -12,7 +12,7 @@ use pxe::bind::{self, BindError, BindOptions};
 use pxe::dhcp::driver::Sockets as DhcpSockets;
 use pxe::dhcp::interface::Interface;
 use pxe::files::{BootFiles, Service};
-use pxe::http::{HttpConfig, HttpServer};
+use pxe::http::{HttpConfig, HttpServer, Wrapper};
 use pxe::service_event::{EventSink, Finished, Outcome, ServiceEvent};
 use pxe::tftp::{TftpConfig, TftpServer};
 use tokio::net::{TcpListener, UdpSocket};
@@ -93,21 +93,35 @@ impl Sockets {
     }
 }
 
-/// Starts HTTP on `address`.
-pub(crate) fn start_http(
-    sockets: &mut Sockets,
-    address: SocketAddrV4,
-    files: Arc<dyn BootFiles>,
-    events: &Events,
-    stop: CancellationToken,
-) -> anyhow::Result<HttpServer> {
-    let listener = sockets.obtain(
-        SocketRole::Http,
-        |socket| TcpListener::from_std(socket.into()),
-        || bind::tcp(address.into(), &BindOptions::default()),
-    )?;
-    let config = HttpConfig { events: Arc::new(Served(events.clone())), ..HttpConfig::default() };
-    HttpServer::serve(listener, files, config, stop).context("cannot start the HTTP service")
+/// What an HTTP service is started with.
+pub(crate) struct Http {
+    /// Which of the sockets it has.
+    pub(crate) role: SocketRole,
+    /// Where it listens.
+    pub(crate) at: SocketAddrV4,
+    /// What it serves.
+    pub(crate) files: Arc<dyn BootFiles>,
+    /// What comes between TCP and HTTP.
+    pub(crate) wrapper: Option<Arc<dyn Wrapper>>,
+}
+
+impl Http {
+    /// Starts it.
+    pub(crate) fn start(
+        self,
+        sockets: &mut Sockets,
+        events: &Events,
+        stop: CancellationToken,
+    ) -> anyhow::Result<HttpServer> {
+        let listener = sockets.obtain(
+            self.role,
+            |socket| TcpListener::from_std(socket.into()),
+            || bind::tcp(self.at.into(), &BindOptions::default()),
+        )?;
+        let events = Arc::new(Served(events.clone()));
+        let config = HttpConfig { events, wrapper: self.wrapper, ..HttpConfig::default() };
+        HttpServer::serve(listener, self.files, config, stop).context("cannot start the HTTP service")
+    }
 }
 
 /// Starts TFTP on `interface`.

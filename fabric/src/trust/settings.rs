@@ -159,6 +159,13 @@ impl Settings {
             let (http, swarm) = (self.http_port, self.swarm_port);
             return Err(format!("HTTP port {http} and swarm port {swarm} must differ and not be 0"));
         }
+        let bulk = self.swarm_port.checked_add(1);
+        if self.private && bulk.is_none_or(|bulk| bulk == self.http_port) {
+            let swarm = self.swarm_port;
+            return Err(format!(
+                "the port after the swarm port {swarm} is the members' bulk service's and must be free"
+            ));
+        }
         Ok(())
     }
 }
@@ -248,6 +255,8 @@ mod tests {
             let error = settings.to_payload().unwrap_err().to_string();
             assert!(error.contains(word), "{error}");
         }
+        let crowded = Settings { private: true, swarm_port: 79, ..Settings::default_for_bare_switch("lab") };
+        assert!(crowded.check().unwrap_err().to_string().contains("bulk service"));
         let mut wide = Settings::default_for_bare_switch("lab");
         wide.subnet = Subnet { network: Ipv4Addr::new(10, 0, 0, 0), prefix: 8 };
         wide.pool_last = Ipv4Addr::new(10, 200, 0, 0);
