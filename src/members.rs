@@ -76,6 +76,11 @@ impl Book {
         self.entries.values().any(|entry| entry.membership.node == Some(node))
     }
 
+    /// The machine that has a name.
+    pub(crate) fn holder(&self, name: &str) -> Option<NodeId> {
+        self.entries.get(name)?.membership.node
+    }
+
     /// Takes a signed statement in if it is newer than what is there.
     ///
     /// # Errors

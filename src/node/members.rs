@@ -68,7 +68,11 @@ pub(super) fn admit_self(store: &Store, operator: &Operator, name: &str, node: N
     if book.admits(node) {
         return Ok(());
     }
-    let membership = book.sign(operator, &plain_name(name, node), Some(node))?;
+    let name = plain_name(name, node);
+    if let Some(other) = book.holder(&name) {
+        tracing::warn!(name, %other, "this node takes its name from another key: names of running machines must differ");
+    }
+    let membership = book.sign(operator, &name, Some(node))?;
     book.add(&membership)?;
     members::keep(store, &book.statements())
 }

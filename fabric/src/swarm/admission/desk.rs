@@ -113,11 +113,12 @@ impl Desk {
     fn hear(&mut self, from: Other, verdict: Verdict, now: Instant) -> Result<Grant, Refusal> {
         match verdict {
             Verdict::Welcome(welcome) => {
-                self.learn_all([&welcome.mine, &welcome.yours]);
-                if !self.roster.admits(from.node) {
-                    return Err(Refusal::NotAdmitted);
+                let withdrawn = self.learn_all([&welcome.mine, &welcome.yours]);
+                match self.roster.admits(from.node) {
+                    true => Ok(welcome.grant),
+                    false if withdrawn => Err(Refusal::Withdrawn),
+                    false => Err(Refusal::NotAdmitted),
                 }
-                Ok(welcome.grant)
             }
             Verdict::Refused { why, newcomer } => {
                 let member = newcomer.is_none();
@@ -173,10 +174,7 @@ impl Desk {
         if let Some(waiting) = change.gained.and_then(|node| self.waiting.remove(node)) {
             self.report(Report::Admitted(waiting));
         }
-        if let Some(lost) = change.lost.filter(|node| !self.roster.admits(*node)) {
-            // The ties are released one by one as its connections end; the token opens nothing from now on.
-            tracing::debug!(node = ?lost, "a membership ended");
-        }
+        // Who lost a name keeps its tie until its connections have ended; its token opens nothing from now on.
         Ok(true)
     }
 

@@ -20,8 +20,6 @@ pub const MAX_MEMBERSHIPS: usize = 4096;
 pub(crate) struct Change {
     /// Who has a name now that had none of that name.
     pub(crate) gained: Option<NodeId>,
-    /// Who had it before. It may have another name still.
-    pub(crate) lost: Option<NodeId>,
 }
 
 #[derive(Debug)]
@@ -82,8 +80,7 @@ impl Roster {
         if let Some(old) = self.names.insert(name, entry) {
             self.ids.remove(&old.id);
         }
-        let (gained, lost) = if new == old { (None, None) } else { (new, old) };
-        Ok(Some(Change { gained, lost }))
+        Ok(Some(Change { gained: new.filter(|_| new != old) }))
     }
 
     /// Whether the node has a name.
@@ -147,12 +144,11 @@ pub(crate) mod tests {
         assert_eq!(merge("a", Some(node(1)), 1).unwrap().unwrap().gained, Some(node(1)));
         assert_eq!(merge("a", Some(node(1)), 1).unwrap(), None);
         let change = merge("a", Some(node(2)), 2).unwrap().unwrap();
-        assert_eq!((change.gained, change.lost), (Some(node(2)), Some(node(1))));
+        assert_eq!(change.gained, Some(node(2)));
         let error = merge("a", Some(node(1)), 1).unwrap_err();
         assert!(matches!(error, AdmitError::Superseded { newest: 2, .. }), "{error}");
         assert_eq!(merge("b", Some(node(2)), 1).unwrap().unwrap().gained, Some(node(2)));
-        assert_eq!(merge("a", None, 3).unwrap().unwrap().lost, Some(node(2)));
-        assert_eq!(merge("a", None, 4).unwrap().unwrap(), Change::default());
+        assert_eq!(merge("a", None, 3).unwrap().unwrap(), Change::default());
         assert!(!roster.admits(node(1)) && roster.admits(node(2)), "it has its other name");
         assert_eq!((roster.all().count(), roster.of(node(1))), (2, None));
     }
