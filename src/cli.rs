@@ -7,6 +7,7 @@ mod fetch;
 pub mod image;
 mod init;
 mod lab;
+mod member;
 pub mod output;
 mod place;
 mod seed;
@@ -58,6 +59,8 @@ enum Command {
     Image(image::Args),
     /// List, check, pin and tidy up what a store holds
     Store(store::Args),
+    /// List, admit and revoke the members of a private fabric
+    Member(member::Args),
     /// Show a running node: its peers, leases, clients and blobs
     Status(status::Args),
     /// Show a running node's events as they happen, one JSON object a line
@@ -85,6 +88,7 @@ pub fn main() -> ExitCode {
         Command::Up(args) => up::run(args),
         Command::Image(args) => image::run(args),
         Command::Store(args) => store::run(args),
+        Command::Member(args) => member::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Events(args) => status::follow(&args),
         Command::Seed(args) => seed::run(&args),

@@ -74,6 +74,24 @@ pub enum Event {
         /// Why.
         reason: String,
     },
+    /// A machine asks a member of a private fabric to be admitted. Said once while it goes on asking.
+    MemberWaiting {
+        /// Its id.
+        node: String,
+        /// What it calls itself.
+        name: String,
+        /// The hardware address that it says it has; empty if it says none.
+        mac: String,
+        /// Its address.
+        address: String,
+    },
+    /// A private fabric turns this node away.
+    NotAdmitted {
+        /// This node's id.
+        node: String,
+        /// Why.
+        reason: String,
+    },
     /// A DHCP exchange of a client moved on.
     Dhcp {
         /// Hardware address of the client.

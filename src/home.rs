@@ -18,6 +18,19 @@ pub const SETTINGS_HEAD: &str = "settings";
 /// Name of the store's head that points to the release bare machines are booted with.
 pub const RELEASE_HEAD: &str = "release";
 
+/// Name of the store's head that points to the memberships of a private fabric.
+pub const MEMBERS_HEAD: &str = "members";
+
+/// The settings in `store`, verified.
+///
+/// # Errors
+/// If the store has lost them, or `trust_root` did not sign them.
+pub fn settings(store: &Store, trust_root: &TrustRoot) -> anyhow::Result<Option<Settings>> {
+    let Some(id) = store.head(SETTINGS_HEAD)? else { return Ok(None) };
+    let bytes = store.object(&id).context("the store has lost the fabric's settings")?;
+    Ok(Some(SignedSettings::decode(&bytes)?.verify(trust_root)?))
+}
+
 /// An operator's directory.
 #[derive(Debug, Clone)]
 pub struct Home(PathBuf);

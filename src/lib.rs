@@ -12,6 +12,7 @@
 //! | [`limits`] | what a node may use of its machine and link |
 //! | [`link`] | network interfaces |
 //! | `maintain` | an operator's changes of a store, here or through the node that has it open |
+//! | `members` | memberships of a private fabric, as they are kept and changed |
 //! | [`node`] | the agent: swarm, store and boot services as one node |
 //! | [`share`] | files handed from machine to machine without a fabric |
 //! | [`stage`] | the first stage: PID 1 until the root's own init takes over |
@@ -24,6 +25,7 @@ pub mod lab;
 pub mod limits;
 pub mod link;
 mod maintain;
+mod members;
 pub mod node;
 pub mod share;
 pub mod stage;

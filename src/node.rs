@@ -11,6 +11,7 @@
 //! | [`view`] | what it knows at the moment |
 //! | [`join`] | coming to hold a release |
 //! | [`files`], [`script`], [`arriving`] | what it serves |
+//! | [`members`] | its part in a private fabric |
 //! | [`services`], [`boot`] | HTTP, TFTP and DHCP in this program |
 //! | [`bulk`] | runs from and for peers: HTTP, or the swarm where it cannot be reached |
 //! | [`neighbours`] | the swarm's events, carried to exchange, DHCP and view |
@@ -30,6 +31,7 @@ pub mod config;
 pub(crate) mod control;
 pub(crate) mod files;
 mod join;
+pub(crate) mod members;
 pub(crate) mod neighbours;
 mod own_address;
 mod script;
@@ -56,10 +58,10 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::event::{Event, Events};
-use crate::home::RELEASE_HEAD;
+use crate::home::{self, RELEASE_HEAD};
 use crate::maintain;
 pub use begin::Start;
-use begin::{Beginning, LEASES, begin, check_store, open_store, stored_settings, write_config};
+use begin::{Beginning, LEASES, begin, check_store, open_store, write_config};
 use bulk::StoredRuns;
 use config::DhcpMode;
 use control::{Asked, Legacy, Request, SocketRole};
@@ -94,6 +96,8 @@ struct Node {
     me: MemberInfo,
     join: Join,
     http: Option<HttpServer>,
+    /// Of a private fabric, for its members.
+    bulk: Option<HttpServer>,
     tftp: Option<TftpServer>,
     dhcp: Option<Arc<DhcpHandle>>,
     files: Arc<dyn BootFiles>,
@@ -117,14 +121,20 @@ impl ObjectSource for StoredObjects {
 
 impl Node {
     async fn assemble(beginning: Beginning, events: Events) -> anyhow::Result<Self> {
-        let Beginning { mut config, key, leases, mut sockets, takes_over } = beginning;
+        let Beginning { mut config, key, leases, mut sockets, operator, takes_over } = beginning;
         let socket = control::socket_path(&config.state);
         let control = if takes_over { control::bind_fresh(&socket)? } else { control::bind(&socket)? };
         let store = open_store(&config, takes_over)?;
         if !config.volatile {
             check_store(&store, &config).await?;
         }
-        let settings = stored_settings(&store, &config)?;
+        let settings = home::settings(&store, &config.trust_root)?;
+        if let Some(settings) = &settings {
+            config.private = settings.private;
+        }
+        if let Some(operator) = operator.filter(|_| config.private) {
+            members::admit_self(&store, &operator, &config.name, key.node_id())?;
+        }
         ensure!(
             config.release.is_some() || store.head(RELEASE_HEAD)?.is_some() || !config.first_peers.is_empty(),
             "there is no image in {}: `bootfabric image build` makes one, or name a node that has one with --peer",
@@ -155,12 +165,11 @@ impl Node {
         let files: Arc<dyn BootFiles> = Arc::new(NodeFiles::new(store.clone(), Arc::clone(&view)));
         let stop_services = CancellationToken::new();
         let at = SocketAddrV4::new(address, http_port);
-        let limits = config.limits;
-        let upload = limits.upload_limit.map(|rate| Arc::new(UploadLimit::new(rate.bytes_per_second())));
-        let stop = stop_services.child_token();
-        let files_of_http = Arc::clone(&files);
-        let http =
-            services::start_http(&mut sockets, at, &limits, upload.clone(), files_of_http, &events, stop)?;
+        let upload =
+            config.limits.upload_limit.map(|rate| Arc::new(UploadLimit::new(rate.bytes_per_second())));
+        let bounds = services::Bounds { limits: config.limits, upload: upload.clone() };
+        let http = services::Http { role: SocketRole::Http, at, files: Arc::clone(&files), wrapper: None };
+        let http = http.start(&mut sockets, &bounds, &events, stop_services.child_token())?;
 
         let stop_swarm = CancellationToken::new();
         let me = MemberInfo {
@@ -179,7 +188,15 @@ impl Node {
             objects: Arc::new(StoredObjects(store.clone())),
             shutdown: stop_swarm.clone(),
         };
-        let (swarm, swarm_events) = Swarm::start(swarm_config).await?;
+        let (swarm, swarm_events, bulk) = if config.private {
+            let stop = stop_services.child_token();
+            let started = members::start(swarm_config, &config, &store, &mut sockets, &bounds, &events, stop);
+            let members::Started { swarm, events, bulk } = started.await?;
+            (swarm, events, Some(bulk))
+        } else {
+            let (swarm, events) = Swarm::start(swarm_config).await?;
+            (swarm, events, None)
+        };
         swarm.serve_bulk(Arc::new(StoredRuns::new(store.clone(), upload)));
         let exchange_config = ExchangeConfig::random().context("the system has no random numbers")?;
         let (exchange, messages) = Exchange::start(store.clone(), exchange_config);
@@ -202,6 +219,7 @@ impl Node {
             me,
             join,
             http: Some(http),
+            bulk,
             tftp: None,
             dhcp: None,
             files,
@@ -299,6 +317,18 @@ impl Node {
                     control::answer(&mut stream, &answer).await
                 });
             }
+            Request::Members => {
+                let config = self.view.config();
+                let members = config.private.then(|| members::members(&self.swarm, config.trust_root));
+                tokio::spawn(async move { control::answer(&mut stream, &members).await });
+            }
+            Request::Admit { membership } => {
+                let swarm = self.swarm.clone();
+                tokio::spawn(async move {
+                    let taken = members::take(&swarm, &membership).await;
+                    control::answer(&mut stream, &taken).await
+                });
+            }
             Request::Events => {
                 let mut events = self.events.subscribe();
                 tokio::spawn(async move {
@@ -353,7 +383,7 @@ impl Node {
         if let Some(tftp) = self.tftp.take() {
             tftp.stopped().await;
         }
-        if let Some(http) = self.http.take() {
+        for http in [self.http.take(), self.bulk.take()].into_iter().flatten() {
             http.stopped().await;
         }
     }

@@ -10,6 +10,7 @@
 //! | [`store`] | verified bytes on disk or in RAM |
 //! | [`exchange`] | who asks whom for which run of chunks |
 //! | [`swarm`] | peers, messages, members, replicated records, over libp2p |
+//! | [`tls`] | connections between nodes for the runs of a private fabric |
 
 pub mod bitfield;
 pub mod codec;
@@ -18,4 +19,5 @@ pub mod exchange;
 pub mod id;
 pub mod store;
 pub mod swarm;
+pub mod tls;
 pub mod trust;

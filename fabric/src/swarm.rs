@@ -11,6 +11,7 @@
 //! |---|---|
 //! | `protocol`, `member`, `announce`, `frame`, `gossip` | words on the wire and their checks |
 //! | `members`, `dial`, `watch`, `records`, `outbox`, `pace` | cores: state machines without I/O, clock or chance |
+//! | `admission` | who takes part in a private fabric |
 //! | `behaviour`, `streams` | the libp2p swarm and streams over it |
 //! | `session`, `objects`, `bulk` | the task of one peer's channel; one request for an object, for a run |
 //! | `driver` | the one task that owns the swarm and the cores |
@@ -28,6 +29,7 @@
 //!
 //! It never owns: blobs, chunks, who fetches what from whom (the exchange does), the meaning of records.
 
+mod admission;
 mod announce;
 mod behaviour;
 mod bulk;
@@ -56,11 +58,14 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+pub use admission::{
+    AdmissionEvent, AdmitError, BulkAccess, BulkToken, MAX_MEMBERSHIPS, NotAToken, Private, Refusal, Waiting,
+};
 pub use announce::{AnnounceError, AnnouncedKind, Announcement, MAX_ANNOUNCED_NAME, MAX_HEADS};
 pub use behaviour::BuildError;
 pub use bulk::{BulkReader, BulkSource, MAX_BULK, NotHeld};
 pub use handle::{PeerInfo, SendError, SwarmHandle};
-pub use key::{KeyError, MalformedKey, NodeKey};
+pub use key::{KeyError, MalformedKey, NodeKey, NodePublicKey};
 pub use member::{MAX_NAME, MAX_VERSION, MemberError, MemberInfo};
 pub use objects::{MAX_OBJECT, ObjectError, ObjectSource};
 pub use protocol::{FabricTag, ProtocolRange};
@@ -122,6 +127,8 @@ pub enum SwarmEvent {
         /// What it said.
         announcement: Announcement,
     },
+    /// Something about who takes part in a private fabric.
+    Admission(AdmissionEvent),
     /// A node of another fabric or version was met. Told at most once in ten minutes for each.
     Incompatible {
         /// The node.
@@ -173,6 +180,17 @@ impl Swarm {
     /// # Errors
     /// [`StartError`] if the node cannot listen or the configuration is refused.
     pub async fn start(config: SwarmConfig) -> Result<(SwarmHandle, mpsc::Receiver<SwarmEvent>), StartError> {
-        driver::start(config).await
+        driver::start(config, None).await
+    }
+
+    /// Starts the swarm of a private fabric: only members become peers.
+    ///
+    /// # Errors
+    /// [`StartError`] if the node cannot listen or the configuration is refused.
+    pub async fn start_private(
+        config: SwarmConfig,
+        private: Private,
+    ) -> Result<(SwarmHandle, mpsc::Receiver<SwarmEvent>), StartError> {
+        driver::start(config, Some(private)).await
     }
 }

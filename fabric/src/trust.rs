@@ -1,7 +1,7 @@
 //! Keys, signatures and the statements they cover.
 //!
 //! A fabric *is* its trust root, an Ed25519 public key. The root key grants operator keys; operator keys sign statements
-//! ([`Release`], [`Settings`]). A signed statement carries the grant, so that the trust root alone checks it: no list
+//! ([`Release`], [`Settings`], [`Membership`]). A signed statement carries the grant, so that the trust root alone checks it: no list
 //! of operators, no clock, no name to resolve. What was signed is kept and passed on as the bytes that were
 //! received, never encoded again.
 //!
@@ -13,6 +13,7 @@ mod freshness;
 mod grant;
 mod key;
 mod keydir;
+mod membership;
 mod references;
 mod release;
 mod settings;
@@ -24,7 +25,8 @@ pub use freshness::Freshness;
 pub use grant::{Grant, Operator};
 pub use key::{OperatorId, OperatorKey, RootKey, TrustRoot};
 pub use keydir::KeyDir;
+pub use membership::Membership;
 pub use references::references;
 pub use release::{Arch, Loader, Release, RootFormat, RootMode};
 pub use settings::{Settings, Subnet};
-pub use signed::{Signed, SignedRelease, SignedSettings, Statement, Verified};
+pub use signed::{Signed, SignedMembership, SignedRelease, SignedSettings, Statement, Verified};

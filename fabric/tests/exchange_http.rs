@@ -23,7 +23,7 @@ fn impatient() -> HttpTimeouts {
 impl Transport for Http {
     async fn peer(&self, store: Store, behaviour: Behaviour) -> (Arc<dyn ChunkSource>, Box<dyn Send>) {
         let server = Server::start(store, behaviour).await;
-        (Arc::new(HttpSource::with_timeouts(server.address(), impatient())), Box::new(server))
+        (Arc::new(HttpSource::with_timeouts(server.address(), None, impatient())), Box::new(server))
     }
 
     async fn nobody(&self) -> Arc<dyn ChunkSource> {

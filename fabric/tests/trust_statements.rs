@@ -4,8 +4,8 @@
 use fabric::content::BlobRef;
 use fabric::id::{BlobId, Hash, ObjectId};
 use fabric::trust::{
-    Arch, Freshness, Grant, Loader, Operator, OperatorKey, Release, RootFormat, RootKey, RootMode, Settings,
-    Signed, SignedRelease, SignedSettings, TrustError, references,
+    Arch, Freshness, Grant, Loader, Membership, Operator, OperatorKey, Release, RootFormat, RootKey,
+    RootMode, Settings, Signed, SignedRelease, SignedSettings, TrustError, references,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -180,8 +180,9 @@ proptest! {
 
     #[test]
     fn correctly_signed_garbage_never_panics(payload in vec(any::<u8>(), 0..200)) {
-        let _ = <Release as fabric::trust::Statement>::from_payload(&payload);
-        let _ = <Settings as fabric::trust::Statement>::from_payload(&payload);
+        let _ = <Release as fabric::trust::Statement>::from_payload(1, &payload);
+        let _ = <Settings as fabric::trust::Statement>::from_payload(1 + payload.len() as u8 % 2, &payload);
+        let _ = <Membership as fabric::trust::Statement>::from_payload(1, &payload);
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! Owns the vocabulary between the services and whoever holds the content. Never touches a socket or a store.
 
+use std::fmt;
 use std::fs::File;
 use std::net::SocketAddr;
 use std::ops::Range;
@@ -62,6 +63,30 @@ pub fn content_type_of(name: &str) -> &'static str {
     }
 }
 
+/// A token that a client shows to be given what is not for everybody. Never in a log.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Bearer(String);
+
+impl Bearer {
+    /// A token as it was shown.
+    #[must_use]
+    pub fn new(token: impl Into<String>) -> Self {
+        Self(token.into())
+    }
+
+    /// The token, to be compared with what would do.
+    #[must_use]
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Bearer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Bearer(secret)")
+    }
+}
+
 /// One request for a file, as the service understood it.
 #[derive(Debug, Clone)]
 pub struct FileRequest {
@@ -72,6 +97,8 @@ pub struct FileRequest {
     pub name: String,
     /// What followed `?` in an HTTP target, undecoded; empty for TFTP.
     pub query: String,
+    /// The token that the client shows (RFC 6750 section 2.1).
+    pub bearer: Option<Bearer>,
     /// The client's address.
     pub client: SocketAddr,
     /// The address the client used to reach us: links in answers are built from it.
@@ -84,6 +111,9 @@ pub enum FileError {
     /// No file of that name is served here.
     #[error("no such file")]
     NotFound,
+    /// The file is not for this client; why, and what to do.
+    #[error("{0}")]
+    Forbidden(String),
     /// The file exists but these bytes are not here (yet); another peer has them.
     #[error("not held here yet")]
     NotHeld,

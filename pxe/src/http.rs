@@ -6,7 +6,10 @@
 //! `/status` or `/metrics` are [`crate::files::ServedFile::memory`] bodies without an entity tag; there is no second router.
 //! Never takes content from a client.
 //!
-//! Statuses that peers tell apart: 404 no such file, 409 the file exists and these bytes are not here yet (ask another
+//! Over plain TCP, or over what a [`Wrapper`] makes of it. A client may show a bearer token; whoever has the files decides
+//! what it opens.
+//!
+//! Statuses that peers tell apart: 403 not for this client, 404 no such file, 409 the file exists and these bytes are not here yet (ask another
 //! node), 503 with `Retry-After` above a bound of this node.
 
 mod admission;
@@ -22,6 +25,7 @@ mod server;
 pub mod status;
 pub mod target;
 mod upload;
+mod wire;
 
 use std::fmt;
 use std::sync::Arc;
@@ -31,6 +35,7 @@ pub use admission::LARGE_DOWNLOAD;
 pub use counters::{HttpCounters, HttpStats};
 pub use server::HttpServer;
 pub use upload::UploadLimit;
+pub use wire::{ByteStream, Wrapper};
 
 use crate::service_event::{EventSink, NoEvents};
 
@@ -75,6 +80,8 @@ pub struct HttpConfig {
     pub drain: Duration,
     /// `Retry-After` of answers above a bound, in seconds.
     pub retry_after: u32,
+    /// What comes between TCP and HTTP; `None` for nothing.
+    pub wrapper: Option<Arc<dyn Wrapper>>,
     /// Takes the events.
     pub events: Arc<dyn EventSink>,
 }
@@ -92,6 +99,7 @@ impl Default for HttpConfig {
             source_stall: SOURCE_STALL,
             drain: DRAIN,
             retry_after: RETRY_AFTER,
+            wrapper: None,
             events: Arc::new(NoEvents),
         }
     }

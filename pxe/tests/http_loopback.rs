@@ -13,8 +13,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use file_service_support::{Entry, TestFiles, finished, pattern, program, run, soon};
 use pxe::bind::{BindOptions, tcp};
-use pxe::files::{FileBody, FileError, ServedFile, Slice};
-use pxe::http::{HttpConfig, HttpServer, LARGE_DOWNLOAD, UploadLimit};
+use pxe::files::{Bearer, FileBody, FileError, ServedFile, Slice};
+use pxe::http::{ByteStream, HttpConfig, HttpServer, LARGE_DOWNLOAD, UploadLimit, Wrapper};
 use pxe::service_event::{EventBroadcast, Outcome};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::net::TcpStream;
@@ -489,4 +489,75 @@ async fn a_body_of_another_length_than_promised_is_no_success() {
     stream.write_all(&get("/liar", "")).await.unwrap();
     assert!(read_to_end(&mut stream).await.is_empty());
     assert!(matches!(finished(&mut events).await.outcome, Outcome::Failed(_)));
+}
+
+/// Shakes hands with a word: what follows is the connection as it was, which is enough to tell who wraps it.
+struct Word;
+
+#[async_trait]
+impl Wrapper for Word {
+    async fn wrap(&self, mut stream: TcpStream) -> std::io::Result<Box<dyn ByteStream>> {
+        let mut word = [0; 4];
+        stream.read_exact(&mut word).await?;
+        if &word != b"open" {
+            return Err(std::io::ErrorKind::InvalidData.into());
+        }
+        // Small, so that every answer is written in many steps.
+        let (near, far) = tokio::io::duplex(1000);
+        tokio::spawn(async move {
+            let mut far = far;
+            tokio::io::copy_bidirectional(&mut stream, &mut far).await
+        });
+        Ok(Box::new(near))
+    }
+}
+
+#[tokio::test]
+async fn a_wrapped_connection_serves_the_same() {
+    let content = pattern(300_000);
+    let files = TestFiles::default().disk("disk", &content).memory("memory", content.clone());
+    let files = files.with("closed", Entry::Error(FileError::Forbidden("not for you".into())));
+    let config = HttpConfig { wrapper: Some(Arc::new(Word)), ..HttpConfig::default() };
+    let lab = serve(files, config);
+    let mut stream = lab.connect().await;
+    stream.write_all(b"open").await.unwrap();
+    for (name, range) in [("disk", 7..250_000), ("memory", 0..300_000), ("disk", 299_999..300_000)] {
+        let (first, last) = (range.start, range.end - 1);
+        let request = format!(
+            "GET /{name} HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer t0k\r\nRange: bytes={first}-{last}\r\n\r\n"
+        );
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let head = read_head(&mut stream).await;
+        assert!(head.starts_with("HTTP/1.1 206"), "{head}");
+        let mut body = vec![0; content_length(&head)];
+        soon(stream.read_exact(&mut body)).await.unwrap();
+        assert!(body == content[range], "{name}");
+    }
+    assert_eq!(lab.files.requests.lock().unwrap()[0].bearer, Some(Bearer::new("t0k")));
+    stream.write_all(b"GET /closed HTTP/1.1\r\nHost: h\r\n\r\n").await.unwrap();
+    let head = read_head(&mut stream).await;
+    assert!(head.starts_with("HTTP/1.1 403"), "{head}");
+
+    // Who does not know the word gets not a byte, and nobody else is held up.
+    let mut stranger = lab.connect().await;
+    stranger.write_all(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n").await.unwrap();
+    assert_eq!(soon(stranger.read(&mut [0; 100])).await.unwrap_or(0), 0);
+    lab.stop.cancel();
+    drop(stream);
+    soon(lab.server.stopped()).await;
+}
+
+#[tokio::test]
+async fn a_handshake_has_a_deadline() {
+    let config = HttpConfig {
+        wrapper: Some(Arc::new(Word)),
+        head_deadline: Duration::from_millis(50),
+        ..HttpConfig::default()
+    };
+    let lab = serve(TestFiles::default().memory("f", "f"), config);
+    let mut silent = lab.connect().await;
+    silent.write_all(b"op").await.unwrap();
+    assert_eq!(soon(silent.read(&mut [0; 100])).await.unwrap_or(0), 0);
+    lab.stop.cancel();
+    soon(lab.server.stopped()).await;
 }

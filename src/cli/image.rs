@@ -7,6 +7,7 @@ use clap::Subcommand;
 
 use super::output::{human_bytes, print_json, print_line};
 use super::place::Place;
+use crate::home;
 use crate::image::build::{BuildRequest, Built, RootModules, build};
 use crate::image::heads::{self, Image};
 use crate::image::loaders::LoaderFile;
@@ -140,7 +141,10 @@ fn run_build(args: BuildArgs) -> anyhow::Result<()> {
         }
     };
     let kernel = args.kernel.as_deref().map(|path| KernelSource::detect(path, args.module_dir.as_deref()));
+    let store = args.place.open(&home)?;
+    let settings = home::settings(&store, &operator.trust_root())?;
     let request = BuildRequest {
+        private: settings.is_some_and(|settings| settings.private),
         root: RootSource::detect(&args.root)?,
         kernel: kernel.transpose()?,
         name: args.name,
@@ -153,7 +157,6 @@ fn run_build(args: BuildArgs) -> anyhow::Result<()> {
         program,
         shell: !args.no_shell,
     };
-    let store = args.place.open(&home)?;
     let built = build(&request, &store, &operator, &progress::Bars::new())?;
     if args.place.json {
         return print_json(&built);

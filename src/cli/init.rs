@@ -16,7 +16,10 @@ whoever has it can sign images for all nodes. Move keys/root.key to a safe place
 is enough for daily work.
 
 The pool is where bare machines get their addresses from. On a switch with nothing else the default fits; on a network
-with fixed addresses give a subnet and a pool that is free.")]
+with fixed addresses give a subnet and a pool that is free.
+
+In a private fabric (--private) roots are moved over TLS between members only. Whether a fabric is private never changes.
+Kernel, first stage and loaders stay public, because firmware cannot show who it is: put no secrets there.")]
 pub(crate) struct Args {
     /// Directory to make the fabric in [default: /var/lib/bootfabric for root, else ~/.local/share/bootfabric]
     #[arg(long, value_name = "DIR")]
@@ -30,6 +33,9 @@ pub(crate) struct Args {
     /// The addresses for machines, first and last
     #[arg(long, value_name = "FIRST-LAST", requires = "subnet", value_parser = parse_pool)]
     pool: Option<(Ipv4Addr, Ipv4Addr)>,
+    /// Give images to machines that were admitted by name and to nobody else; see `bootfabric member`
+    #[arg(long)]
+    private: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -50,6 +56,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         settings.subnet = Subnet { network, prefix: subnet.prefix };
         (settings.pool_first, settings.pool_last) = (first, last);
     }
+    settings.private = args.private;
     let trust_root = home.init(&settings)?;
     if args.json {
         return print_json(
@@ -65,5 +72,10 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         settings.subnet,
         settings.pool_size()
     ))?;
+    if settings.private {
+        print_line(
+            "members     only machines that `bootfabric member admit` names, for as long as the fabric lives",
+        )?;
+    }
     print_line("Next: `bootfabric image build` makes an image, `bootfabric up` boots machines with it.")
 }

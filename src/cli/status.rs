@@ -33,7 +33,7 @@ pub(crate) struct EventsArgs {
     follow: bool,
 }
 
-fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+pub(crate) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")
 }
 
@@ -76,6 +76,12 @@ fn lines(status: &Status) -> Vec<String> {
             release.name, release.version, release.generation, release.id
         )),
         None => lines.push("no release yet: `bootfabric image build` makes one".into()),
+    }
+    if status.private {
+        lines.push(match &status.refused {
+            None => "private fabric".into(),
+            Some(refused) => format!("private fabric: {refused}"),
+        });
     }
     lines.push(format!("\npeers ({})", status.peers.len()));
     for peer in &status.peers {

@@ -19,6 +19,9 @@ The interface is the one on the switch with the bare machines. If it has no IPv4
 chosen, the node takes an address of the fabric's pool for itself. It answers every DHCP client on that link: where a
 site's own DHCP server answers already, use --dhcp off.
 
+In a private fabric the node becomes a member by the operator's key in the fabric's directory, under the name of this node;
+without that key it waits until `bootfabric member admit` is said on a member.
+
 Needs root, or the capabilities CAP_NET_BIND_SERVICE, CAP_NET_RAW and CAP_NET_ADMIN.")]
 pub(crate) struct Args {
     /// Interface on the switch with the bare machines
@@ -92,9 +95,12 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
         swarm_port: None,
         limits: args.limits,
         events: args.events,
+        private: false,
         volatile: false,
     };
-    runtime()?.block_on(node::run(Start::Operator(config), events))
+    // Without it the node of a private fabric waits to be admitted like any other.
+    let operator = home.operator().ok();
+    runtime()?.block_on(node::run(Start::Operator(config, operator), events))
 }
 
 pub(crate) fn run_agent(args: AgentArgs) -> anyhow::Result<()> {

@@ -57,6 +57,8 @@ pub struct BuildRequest {
     pub loaders: Vec<LoaderFile>,
     /// The program that becomes `/init`.
     pub program: PathBuf,
+    /// Whether the fabric is private.
+    pub private: bool,
     /// Whether busybox, where it is found, becomes the first stage's emergency shell.
     pub shell: bool,
 }
@@ -139,6 +141,7 @@ pub fn build(
     let recipe = Recipe {
         program: &request.program,
         trust_root: &trust_root,
+        private: request.private,
         kernel: &kernel,
         modules: &request.modules,
         tools: &request.tools,

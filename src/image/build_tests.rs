@@ -56,6 +56,7 @@ impl Bench {
             tools: Vec::new(),
             loaders: vec![loader("undionly.kpxe"), loader("snponly.efi")],
             program: "/proc/self/exe".into(),
+            private: false,
             shell: false,
         }
     }

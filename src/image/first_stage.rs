@@ -7,6 +7,7 @@
 //! | `init` | the program, without debug information |
 //! | `sbin/modprobe` | the program by another name: the kernel calls it when it wants a module |
 //! | `etc/bootfabric/trust-root` | the trust root in hexadecimal |
+//! | `etc/bootfabric/private` | there if the fabric is private: a machine that did not know would serve anybody |
 //! | `etc/bootfabric/modules` | names of modules to load in any case |
 //! | `etc/bootfabric/image.json` | kernel version and sets of modules, for people |
 //! | `lib/modules/VERSION/` | modules and their part of the index |
@@ -88,6 +89,8 @@ pub enum FirstStageError {
 pub(super) struct Recipe<'a> {
     pub(super) program: &'a Path,
     pub(super) trust_root: &'a TrustRoot,
+    /// Whether the fabric is private.
+    pub(super) private: bool,
     pub(super) kernel: &'a Kernel,
     /// Sets of modules and single ones.
     pub(super) modules: &'a [String],
@@ -165,6 +168,9 @@ impl Layout {
             0o644,
             format!("{}\n", recipe.trust_root).into_bytes(),
         )?;
+        if recipe.private {
+            self.archive.file("etc/bootfabric/private", 0o644, Vec::new())?;
+        }
         let facts = serde_json::json!({ "kernel_version": recipe.kernel.version, "modules": recipe.modules });
         self.archive.file("etc/bootfabric/image.json", 0o644, format!("{facts}\n").into_bytes())?;
         Ok(())

@@ -3,27 +3,26 @@
 //! Owns the three ways to begin, the files in the state directory that a later beginning reads, and the checks that an
 //! operator should hear of at once. Starts no service.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use fabric::codec;
 use fabric::store::{LockMode, Store, StoreOptions};
 use fabric::swarm::NodeKey;
-use fabric::trust::{Settings, SignedSettings};
+use fabric::trust::Operator;
 use pxe::dhcp::LeaseRecord;
 
 use super::config::NodeConfig;
 use super::control;
 use super::services::Sockets;
-use crate::home::SETTINGS_HEAD;
 use crate::link;
 
 /// How a node begins.
 #[derive(Debug)]
 pub enum Start {
-    /// An operator said `up`.
-    Operator(NodeConfig),
+    /// An operator said `up`; with the operator's key, if it is there, the node is made a member of a private fabric.
+    Operator(NodeConfig, Option<Operator>),
     /// The first stage of a bare machine; commands come on standard input.
     FirstStage(NodeConfig),
     /// The service of a booted system, over the state in this directory.
@@ -45,28 +44,28 @@ pub(super) struct Beginning {
     pub(super) key: NodeKey,
     pub(super) leases: Vec<LeaseRecord>,
     pub(super) sockets: Sockets,
+    /// Who makes the node a member, if it is none.
+    pub(super) operator: Option<Operator>,
     /// Whether an agent before has held everything already.
     pub(super) takes_over: bool,
 }
 
 /// Finds out what the node begins with.
 pub(super) async fn begin(start: Start) -> anyhow::Result<Beginning> {
-    let state = match start {
-        Start::Operator(config) | Start::FirstStage(config) => {
-            let state = &config.state;
-            std::fs::create_dir_all(state).with_context(|| format!("cannot make {}", state.display()))?;
-            let key = NodeKey::load_or_create(&state.join(KEY_FILE))?;
-            return Ok(Beginning {
-                config,
-                key,
-                leases: vec![],
-                sockets: Sockets::default(),
-                takes_over: false,
-            });
-        }
-        Start::TakeOver(state) => state,
+    let (config, operator) = match start {
+        Start::Operator(config, operator) => (config, operator),
+        Start::FirstStage(config) => (config, None),
+        Start::TakeOver(state) => return take_over(&state).await,
     };
-    let (mut config, key, leases, sockets) = match control::inherit(&control::socket_path(&state)).await {
+    let state = &config.state;
+    std::fs::create_dir_all(state).with_context(|| format!("cannot make {}", state.display()))?;
+    let key = NodeKey::load_or_create(&state.join(KEY_FILE))?;
+    Ok(Beginning { config, key, leases: vec![], sockets: Sockets::default(), operator, takes_over: false })
+}
+
+/// What the agent before leaves.
+async fn take_over(state: &Path) -> anyhow::Result<Beginning> {
+    let (mut config, key, leases, sockets) = match control::inherit(&control::socket_path(state)).await {
         Ok((legacy, sockets)) => {
             let key = NodeKey::from_bytes(&legacy.key)?;
             (legacy.config, key, codec::decode(LEASES, &legacy.leases)?, Sockets::inherited(sockets))
@@ -85,7 +84,7 @@ pub(super) async fn begin(start: Start) -> anyhow::Result<Beginning> {
     if let Some(name) = link::by_hardware_address(&config.mac)? {
         config.interface = name;
     }
-    Ok(Beginning { config, key, leases, sockets, takes_over: true })
+    Ok(Beginning { config, key, leases, sockets, operator: None, takes_over: true })
 }
 
 /// Opens the store that `config` names.
@@ -110,13 +109,6 @@ pub(super) async fn check_store(store: &Store, config: &NodeConfig) -> anyhow::R
         if damage.is_empty() { "signed objects are damaged".to_owned() } else { damage.join("; ") },
     );
     Ok(())
-}
-
-/// The settings in the store, verified.
-pub(super) fn stored_settings(store: &Store, config: &NodeConfig) -> anyhow::Result<Option<Settings>> {
-    let Some(id) = store.head(SETTINGS_HEAD)? else { return Ok(None) };
-    let bytes = store.object(&id).context("the store has lost the fabric's settings")?;
-    Ok(Some(SignedSettings::decode(&bytes)?.verify(&config.trust_root)?))
 }
 
 /// Keeps the configuration where a service that has to start without a predecessor finds it.

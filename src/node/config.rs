@@ -54,6 +54,9 @@ pub struct NodeConfig {
     pub limits: Limits,
     /// File or device that events go to as well.
     pub events: Option<PathBuf>,
+    /// Whether only members take part in the fabric.
+    #[serde(default)]
+    pub private: bool,
     /// Whether the store is in RAM and gone at power-off: no waiting for a disk then.
     pub volatile: bool,
 }
@@ -76,6 +79,7 @@ pub(crate) fn from_first_stage(path: &Path) -> anyhow::Result<NodeConfig> {
         swarm_port: Some(said.swarm_port),
         limits: said.limits,
         events: said.events,
+        private: said.private,
         volatile: true,
     })
 }
@@ -100,6 +104,7 @@ impl NodeConfig {
             swarm_port: None,
             limits: Limits::default(),
             events: None,
+            private: false,
             volatile: true,
         }
     }

@@ -1,6 +1,6 @@
 //! The node's control socket: how the command line and a successor process talk to it.
 //!
-//! A client sends one line with a JSON [`Request`] and gets lines back: one for [`Request::Status`], one for each event
+//! A client sends one line with a JSON [`Request`] and gets lines back: one for [`Request::Status`], [`Request::Members`] and [`Request::Admit`], one for each event
 //! for [`Request::Events`], and for [`Request::TakeOver`] one [`Legacy`] followed by a byte that carries the listening
 //! sockets (`SCM_RIGHTS`, unix(7)). The socket is for root alone (mode 0600).
 //!
@@ -19,7 +19,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::mpsc;
 
-/// Longest request line: requests are a few words.
+/// Longest request line: a few words, or a signed membership.
 const MAX_REQUEST: u64 = 4096;
 /// Longest answer line: leases of a full /16 fit.
 const MAX_ANSWER: u64 = 64 * 1024 * 1024;
@@ -40,6 +40,13 @@ pub(crate) enum Request {
     Events,
     /// A change of its store.
     Store(crate::maintain::Asked),
+    /// Who takes part in its private fabric, and who asks to.
+    Members,
+    /// A signed membership, to be taken in and passed on.
+    Admit {
+        /// The statement.
+        membership: Vec<u8>,
+    },
     /// Its sockets, identity and soft state; it stops serving new clients and ends when the running transfers have.
     TakeOver,
 }
@@ -63,6 +70,8 @@ pub(crate) struct Legacy {
 pub(crate) enum SocketRole {
     /// The listening socket of the HTTP service.
     Http,
+    /// The listening socket of the bulk service for members of a private fabric.
+    Bulk,
     /// The bound socket of the TFTP service.
     Tftp,
     /// The bound socket of the DHCP service.

@@ -8,6 +8,9 @@
 //! | `blob/<id>` | the bytes of a blob: whole, or the ranges that are held |
 //! | `status` | what `bootfabric status` shows, as JSON |
 //!
+//! In a private fabric the last two are closed here: members are given blobs over TLS, by another service. Firmware can show
+//! no token, so whatever boots a machine stays open.
+//!
 //! Boot files that are still arriving are served as they arrive; a range of a `blob/` that is not here is refused at
 //! once, because the asking peer has others to ask.
 
@@ -30,16 +33,21 @@ use super::view::View;
 /// Seconds a client waits before it asks for the script again when there is no release yet.
 const NO_RELEASE_PAUSE: u32 = 2;
 
+/// What is said of what only members are given.
+const CLOSED: &str = "this fabric is private: only its members are given this, and not here; `bootfabric member` admits a machine";
+
 /// The files of one node.
 pub(crate) struct NodeFiles {
     store: Store,
     view: Arc<View>,
+    private: bool,
 }
 
 impl NodeFiles {
     /// Files out of `store`, for the releases that `view` knows.
     pub(crate) fn new(store: Store, view: Arc<View>) -> Self {
-        Self { store, view }
+        let private = view.config().private;
+        Self { store, view, private }
     }
 
     fn script(&self, request: &FileRequest) -> String {
@@ -109,6 +117,8 @@ impl BootFiles for NodeFiles {
     async fn open(&self, request: &FileRequest) -> Result<ServedFile, FileError> {
         let name = request.name.as_str();
         match name.split_once('/') {
+            Some(("blob", _)) if self.private => Err(FileError::Forbidden(CLOSED.into())),
+            None if name == "status" && self.private => Err(FileError::Forbidden(CLOSED.into())),
             Some(("blob", id)) => blob_for_peer(&self.store, id),
             Some(("boot", path)) => self.boot_file(path),
             None if name == "boot.ipxe" => Ok(generated("text/plain", self.script(request))),

@@ -19,6 +19,7 @@ use fabric::trust::{Release, Settings, SignedRelease, SignedSettings, TrustRoot}
 use tokio::sync::{broadcast, mpsc};
 
 use super::config::NodeConfig;
+use super::members::NotAdmitted;
 use super::view::{KnownRelease, View};
 use crate::event::{Event, Events, Source};
 use crate::home::{RELEASE_HEAD, SETTINGS_HEAD};
@@ -32,6 +33,8 @@ const PEER_PATIENCE: Duration = Duration::from_secs(10);
 /// What helps when the store has no room.
 const ROOM: &str = "make room: `bootfabric store ls` tells what is kept and why, `image rm`, `store unpin` and `store gc` remove it, \
                     `store limit` raises the limit";
+/// How often a machine that waits to be admitted says so again.
+const REMIND: Duration = Duration::from_secs(30);
 /// Shortest time between two progress events of one download.
 const PROGRESS_PACE: Duration = Duration::from_millis(500);
 
@@ -107,6 +110,10 @@ impl Join {
     pub(crate) async fn settings(&self, id: ObjectId) -> anyhow::Result<Settings> {
         let bytes = self.object(id).await?;
         let settings = SignedSettings::decode(&bytes)?.verify(&self.trust_root)?;
+        ensure!(
+            settings.private == self.view.config().private,
+            "whether a fabric is private never changes: make another fabric"
+        );
         let newer = self.view.settings().is_none_or(|known| known.generation < settings.generation);
         if newer {
             self.store.set_head(SETTINGS_HEAD, &id)?;
@@ -252,9 +259,13 @@ impl Join {
 
     /// Waits until there is somebody to ask.
     async fn wait_for_peer(&self) -> anyhow::Result<()> {
-        match tokio::time::timeout(PEER_PATIENCE, self.view.wait_peer()).await {
-            Ok(()) => Ok(()),
-            Err(_) => bail!("no other node answered within {} s", PEER_PATIENCE.as_secs()),
+        tokio::select! {
+            biased;
+            () = self.view.wait_peer() => Ok(()),
+            refused = self.view.wait_refused() => Err(refused.into()),
+            () = tokio::time::sleep(PEER_PATIENCE) => {
+                bail!("no other node answered within {} s", PEER_PATIENCE.as_secs())
+            }
         }
     }
 
@@ -266,13 +277,24 @@ impl Join {
     ) -> T {
         let mut pause = FIRST_PAUSE;
         loop {
-            match attempt().await {
+            let error = match attempt().await {
                 Ok(done) => return done,
-                Err(error) => self.events.emit(Event::PhaseFailed {
-                    phase: phase.to_owned(),
-                    error: format!("{error:#}"),
-                    remedy: if lacks_room(&error) { ROOM } else { remedy }.to_owned(),
-                }),
+                Err(error) => error,
+            };
+            let refused = error.downcast_ref::<NotAdmitted>();
+            self.events.emit(Event::PhaseFailed {
+                phase: phase.to_owned(),
+                error: format!("{error:#}"),
+                remedy: match refused {
+                    Some(refused) => refused.remedy(),
+                    None if lacks_room(&error) => ROOM.to_owned(),
+                    None => remedy.to_owned(),
+                },
+            });
+            if refused.is_some() {
+                // A person decides when; whoever admits this machine also connects to it.
+                let _ = tokio::time::timeout(REMIND, self.view.wait_peer()).await;
+                continue;
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);

@@ -2,19 +2,22 @@
 //!
 //! Tasks: one reads the swarm's events, which must never wait long: everything it hands them to has a bounded queue and a
 //! reader that never waits for this task. One carries the exchange's messages to the swarm. One for each announcement of
-//! settings that are news, of which there are few. They end with the swarm and the exchange.
+//! settings that are news, of which there are few. One keeps memberships in the store. They end with the swarm and the exchange.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
-use fabric::exchange::{ExchangeEvent, Outgoing, PeerHint, Route};
+use fabric::exchange::{ChunkSource, ExchangeEvent, Outgoing, PeerHint, Route};
 use fabric::id::NodeId;
-use fabric::swarm::{AnnouncedKind, Incompatibility, MemberInfo, SwarmEvent};
+use fabric::swarm::{AnnouncedKind, BulkSource, Incompatibility, MemberInfo, SwarmEvent};
+use fabric::tls;
 use tokio::sync::mpsc;
 
 use super::boot;
 use super::bulk;
 use super::join::Join;
+use super::members;
 use super::view::Member;
 use crate::event::Event;
 
@@ -33,13 +36,14 @@ pub(crate) fn spawn(events: mpsc::Receiver<SwarmEvent>, mut messages: mpsc::Rece
 
 async fn carry(mut events: mpsc::Receiver<SwarmEvent>, node: Join) {
     let mut connected = BTreeSet::new();
+    let keeper = members::spawn_keeper(&node);
     while let Some(event) = events.recv().await {
         match event {
             SwarmEvent::PeerUp(peer, member, remote) => {
                 let address = http_address(&member, remote);
                 node.events.emit(Event::PeerUp { node: peer.to_string(), address: address.ip().to_string() });
-                let source = bulk::source_of(peer, address, &node.swarm, &node.exchange);
-                node.exchange.peer_up(peer, source, PeerHint::default()).await;
+                node.exchange.peer_up(peer, source(&node, peer, address), PeerHint::default()).await;
+                node.view.set_refused(None);
                 connected.insert(peer);
                 node.view.set_peers(connected.len());
             }
@@ -71,6 +75,7 @@ async fn carry(mut events: mpsc::Receiver<SwarmEvent>, node: Join) {
                     }
                 }
             },
+            SwarmEvent::Admission(event) => members::on_event(&node, &keeper, event),
             SwarmEvent::Incompatible { peer, address, why } => {
                 let reason = match why {
                     Incompatibility::OtherFabric(_) => "it belongs to another fabric on the same switch",
@@ -83,6 +88,22 @@ async fn carry(mut events: mpsc::Receiver<SwarmEvent>, node: Join) {
                     reason: reason.into(),
                 });
             }
+        }
+    }
+}
+
+/// How a peer's runs are fetched: over its HTTP service, or, in a private fabric, over TLS with the token it gave. Where
+/// that cannot be they travel over the swarm's own connection, which no stranger has either.
+fn source(node: &Join, peer: NodeId, address: SocketAddr) -> Arc<dyn ChunkSource> {
+    if !node.view.config().private {
+        return bulk::source_of(peer, address, &node.swarm, &node.exchange);
+    }
+    let source = node.swarm.bulk_access(peer).map(|access| tls::source(address.ip(), &access));
+    match source {
+        Some(Ok(source)) => Arc::new(source),
+        none => {
+            tracing::warn!(?none, ?peer, "no TLS to a peer: its runs travel over the swarm");
+            Arc::new(BulkSource::new(node.swarm.clone(), peer))
         }
     }
 }

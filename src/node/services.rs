@@ -12,7 +12,7 @@ use pxe::bind::{self, BindError, BindOptions};
 use pxe::dhcp::driver::Sockets as DhcpSockets;
 use pxe::dhcp::interface::Interface;
 use pxe::files::{BootFiles, Service};
-use pxe::http::{HttpConfig, HttpServer, UploadLimit};
+use pxe::http::{HttpConfig, HttpServer, UploadLimit, Wrapper};
 use pxe::service_event::{EventSink, Finished, Outcome, ServiceEvent};
 use pxe::tftp::{TftpConfig, TftpServer};
 use tokio::net::{TcpListener, UdpSocket};
@@ -94,31 +94,52 @@ impl Sockets {
     }
 }
 
-/// Starts HTTP on `address`. What leaves counts against `upload_limit`.
-pub(crate) fn start_http(
-    sockets: &mut Sockets,
-    address: SocketAddrV4,
-    limits: &Limits,
-    upload_limit: Option<Arc<UploadLimit>>,
-    files: Arc<dyn BootFiles>,
-    events: &Events,
-    stop: CancellationToken,
-) -> anyhow::Result<HttpServer> {
-    let listener = sockets.obtain(
-        SocketRole::Http,
-        |socket| TcpListener::from_std(socket.into()),
-        || bind::tcp(address.into(), &BindOptions::default()),
-    )?;
-    let usual = HttpConfig::default();
-    let bound = |limit: Option<u32>| limit.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX));
-    let config = HttpConfig {
-        max_connections: bound(limits.max_connections).unwrap_or(usual.max_connections),
-        max_downloads: bound(limits.max_downloads),
-        upload_limit,
-        events: Arc::new(Served(events.clone())),
-        ..usual
-    };
-    HttpServer::serve(listener, files, config, stop).context("cannot start the HTTP service")
+/// What an HTTP service may take and give.
+pub(crate) struct Bounds {
+    /// Connections and downloads at once.
+    pub(crate) limits: Limits,
+    /// What leaves counts against it, whoever sends it.
+    pub(crate) upload: Option<Arc<UploadLimit>>,
+}
+
+/// What an HTTP service is started with.
+pub(crate) struct Http {
+    /// Which of the sockets it has.
+    pub(crate) role: SocketRole,
+    /// Where it listens.
+    pub(crate) at: SocketAddrV4,
+    /// What it serves.
+    pub(crate) files: Arc<dyn BootFiles>,
+    /// What comes between TCP and HTTP.
+    pub(crate) wrapper: Option<Arc<dyn Wrapper>>,
+}
+
+impl Http {
+    /// Starts it.
+    pub(crate) fn start(
+        self,
+        sockets: &mut Sockets,
+        bounds: &Bounds,
+        events: &Events,
+        stop: CancellationToken,
+    ) -> anyhow::Result<HttpServer> {
+        let listener = sockets.obtain(
+            self.role,
+            |socket| TcpListener::from_std(socket.into()),
+            || bind::tcp(self.at.into(), &BindOptions::default()),
+        )?;
+        let usual = HttpConfig::default();
+        let bound = |limit: Option<u32>| limit.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX));
+        let config = HttpConfig {
+            max_connections: bound(bounds.limits.max_connections).unwrap_or(usual.max_connections),
+            max_downloads: bound(bounds.limits.max_downloads),
+            upload_limit: bounds.upload.clone(),
+            events: Arc::new(Served(events.clone())),
+            wrapper: self.wrapper,
+            ..usual
+        };
+        HttpServer::serve(listener, self.files, config, stop).context("cannot start the HTTP service")
+    }
 }
 
 /// Starts TFTP on `interface`.

@@ -23,6 +23,12 @@ pub struct Status {
     pub version: String,
     /// Whether it boots others.
     pub serves_boot: bool,
+    /// Whether only members take part in the fabric.
+    #[serde(default)]
+    pub private: bool,
+    /// Why the private fabric turns this node away, and what to do; `None` if it does not.
+    #[serde(default)]
+    pub refused: Option<String>,
     /// The release it boots others with.
     pub release: Option<ReleaseStatus>,
     /// The nodes it sees.

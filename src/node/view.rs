@@ -16,6 +16,7 @@ use pxe::dhcp::driver::DhcpHandle;
 use tokio::sync::watch;
 
 use super::config::NodeConfig;
+use super::members::NotAdmitted;
 use super::status::{BanStatus, BlobStatus, LeaseStatus, PeerStatus, ReleaseStatus, Status};
 
 /// A verified release and the id of the object it came in.
@@ -38,6 +39,8 @@ pub(crate) struct View {
     announced: watch::Sender<Option<ObjectId>>,
     /// How many nodes are connected.
     peers: watch::Sender<usize>,
+    /// Why a private fabric turns this node away, since it last did.
+    refused: watch::Sender<Option<NotAdmitted>>,
     /// Handles that exist once their service has started.
     services: Mutex<Services>,
 }
@@ -90,6 +93,7 @@ impl View {
             settings,
             announced: watch::Sender::new(None),
             peers: watch::Sender::new(0),
+            refused: watch::Sender::new(None),
             services: Mutex::default(),
         }
     }
@@ -162,6 +166,25 @@ impl View {
         let mut changes = self.peers.subscribe();
         // The sender lives as long as the view.
         let _ = changes.wait_for(|count| *count > 0).await;
+    }
+
+    /// Notes that a private fabric turns this node away, or does not any more; true if that is news.
+    pub(crate) fn set_refused(&self, refused: Option<NotAdmitted>) -> bool {
+        self.refused.send_replace(refused) != refused
+    }
+
+    /// Waits until a private fabric turns this node away.
+    pub(crate) async fn wait_refused(&self) -> NotAdmitted {
+        let mut changes = self.refused.subscribe();
+        loop {
+            if let Some(refused) = *changes.borrow_and_update() {
+                return refused;
+            }
+            if changes.changed().await.is_err() {
+                // The sender lives as long as the view.
+                return std::future::pending().await;
+            }
+        }
     }
 
     pub(crate) fn set_members(&self, members: Vec<Member>) {
@@ -267,6 +290,8 @@ impl View {
             address: state.config.address.map(|cidr| cidr.address),
             version: env!("CARGO_PKG_VERSION").into(),
             serves_boot: state.serves_boot,
+            private: state.config.private,
+            refused: self.refused.borrow().map(|refused| format!("{refused}; {}", refused.remedy())),
             release: release.map(|known| ReleaseStatus {
                 id: known.id,
                 name: known.release.name.clone(),

@@ -177,7 +177,10 @@ async fn carry(
                 let reason = "its program version speaks another protocol: upgrade the older one".into();
                 events.emit(Event::Incompatible { peer: format!("{peer} at {address}"), reason });
             }
-            SwarmEvent::Records(_) | SwarmEvent::Members(_) | SwarmEvent::Announced { .. } => {}
+            SwarmEvent::Records(_)
+            | SwarmEvent::Members(_)
+            | SwarmEvent::Announced { .. }
+            | SwarmEvent::Admission(_) => {}
         }
     }
 }

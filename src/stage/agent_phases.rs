@@ -14,6 +14,9 @@ use super::value::is_hash;
 /// The trust root: in the image, never on the kernel line.
 const TRUST_ROOT: &str = "/etc/bootfabric/trust-root";
 
+/// There if the fabric is private; in the image, likewise.
+const PRIVATE: &str = "/etc/bootfabric/private";
+
 /// Phases in a row in which the agent got nowhere before it is started anew: one that hangs must not hold the machine for
 /// ever, one that waits for a peer must not be shot while it serves others.
 const MAX_STALLS: u32 = 3;
@@ -77,6 +80,7 @@ fn config(boot: &Boot) -> Result<StageConfig, PhaseError> {
         store: STORE.into(),
         state: STATE.into(),
         events: line.events.clone(),
+        private: Path::new(PRIVATE).exists(),
     })
 }
 

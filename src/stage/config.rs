@@ -50,6 +50,9 @@ pub struct StageConfig {
     /// The device that event lines go to. PID 1 writes them there while it is the first stage; afterwards it is the
     /// agent's.
     pub events: Option<PathBuf>,
+    /// Whether only members take part in the fabric, as the first stage says.
+    #[serde(default)]
+    pub private: bool,
 }
 
 impl StageConfig {
@@ -99,6 +102,7 @@ mod tests {
             store: STORE.into(),
             state: STATE.into(),
             events: None,
+            private: true,
         };
         config.write(&path).unwrap();
         assert_eq!(StageConfig::read(&path).unwrap(), config);

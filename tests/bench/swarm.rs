@@ -10,6 +10,7 @@
 //! | `crowd-1`, `crowd-16`, `crowd-32` | one seeder, so many fetchers that start at once, links shaped at both ends |
 //! | `late-16` | the second half starts when the first is at half |
 //! | `kill-16` | the seeder is killed when it says that every chunk has left it |
+//! | `tls` | runs over plain HTTP and over TLS, as a private fabric moves them |
 //! | `pair` | one seeder and one fetcher on loopback, unshaped, against nginx + curl + b3sum |
 
 #![allow(
@@ -22,6 +23,7 @@
 mod crowd;
 mod measure;
 mod pair;
+mod wire;
 
 use crowd::{Crowd, When};
 
@@ -42,6 +44,9 @@ fn main() {
     ];
     for (name, crowd) in crowds.into_iter().filter(|(name, _)| wanted(name)) {
         crowd::report(name, &crowd, runs);
+    }
+    if wanted("tls") {
+        wire::report(1024 * MIB, runs);
     }
     if wanted("pair") {
         pair::report(1024 * MIB, runs);

@@ -1,7 +1,8 @@
 //! Bulk over HTTP/1.1: a lean client for range requests on one kept-alive connection per peer.
 //!
 //! Owns the connection, the order of requests on it and the strict reading of answers. Never verifies content and never
-//! decides whom to ask.
+//! decides whom to ask. In a private fabric a [`Secure`] makes the connection one with a known peer, and each request shows
+//! a token; all else is the same.
 //!
 //! Task: one per [`HttpSource`], owned by it and ended by dropping it. Channel: requests, bounded by [`QUEUE`].
 //! Up to [`PIPELINE`] requests are written ahead of the answers, so that the peer's sender never waits for a round trip
@@ -12,11 +13,16 @@ mod connection;
 mod head;
 mod watermark;
 
+use std::fmt;
+use std::io;
 use std::net::SocketAddr;
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 
 use super::source::{ChunkSource, SourceError};
@@ -33,8 +39,9 @@ const PIPELINE: usize = 4;
 /// The deadlines of a connection.
 #[derive(Debug, Clone, Copy)]
 pub struct HttpTimeouts {
-    /// To connect. A neighbour on the same switch answers in milliseconds, and where the first packet was lost after the second
-    /// (RFC 6298 section 2.1: 1 s). Less than the exchange waits for a run, so that what is asked can go another way yet.
+    /// To connect, and to shake hands where that follows. A neighbour on the same switch answers in milliseconds, and where the
+    /// first packet was lost after the second (RFC 6298 section 2.1: 1 s). Less than the exchange waits for a run, so that what is
+    /// asked can go another way yet.
     pub connect: Duration,
     /// In each window of this length at least [`min_progress`](Self::min_progress) bytes of the answer must come.
     pub stall: Duration,
@@ -55,6 +62,44 @@ impl Default for HttpTimeouts {
     }
 }
 
+/// What HTTP is spoken over.
+pub trait ByteStream: AsyncRead + AsyncWrite + Send + Unpin {
+    /// The TCP connection itself, if its bytes are those of HTTP.
+    fn plain(&self) -> Option<&TcpStream> {
+        None
+    }
+}
+
+impl ByteStream for TcpStream {
+    fn plain(&self) -> Option<&TcpStream> {
+        Some(self)
+    }
+}
+
+/// Turns a connection into one with a peer whose key is known, which nobody else can read.
+#[async_trait]
+pub trait Secure: Send + Sync + 'static {
+    /// Shakes hands; the caller sets the deadline.
+    ///
+    /// # Errors
+    /// If the other end is somebody else, or goes away.
+    async fn secure(&self, stream: TcpStream) -> io::Result<Box<dyn ByteStream>>;
+}
+
+/// How a peer of a private fabric is asked.
+pub struct Private {
+    /// Makes the connection.
+    pub secure: Arc<dyn Secure>,
+    /// What each request shows (RFC 6750 section 2.1). Never in a log.
+    pub token: String,
+}
+
+impl fmt::Debug for Private {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Private")
+    }
+}
+
 /// Fetches ranges of `http://ADDRESS/blob/HASH` from one peer.
 #[derive(Debug)]
 pub struct HttpSource {
@@ -66,14 +111,20 @@ impl HttpSource {
     /// A source for the HTTP service at `address`. Connects at the first request. Must be called inside a tokio runtime.
     #[must_use]
     pub fn new(address: SocketAddr) -> Self {
-        Self::with_timeouts(address, HttpTimeouts::default())
+        Self::with_timeouts(address, None, HttpTimeouts::default())
     }
 
-    /// Like [`HttpSource::new`] with deadlines of your own.
+    /// Like [`HttpSource::new`], for the service of a private fabric.
     #[must_use]
-    pub fn with_timeouts(address: SocketAddr, timeouts: HttpTimeouts) -> Self {
+    pub fn private(address: SocketAddr, private: Private) -> Self {
+        Self::with_timeouts(address, Some(private), HttpTimeouts::default())
+    }
+
+    /// Like these, with deadlines of your own.
+    #[must_use]
+    pub fn with_timeouts(address: SocketAddr, private: Option<Private>, timeouts: HttpTimeouts) -> Self {
         let (requests, queue) = mpsc::channel(QUEUE);
-        tokio::spawn(connection::serve(address, timeouts, queue));
+        tokio::spawn(connection::serve(address, private, timeouts, queue));
         Self { address, requests }
     }
 

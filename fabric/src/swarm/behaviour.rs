@@ -1,20 +1,24 @@
 //! The libp2p swarm: its transport, its behaviours and their settings.
 //!
-//! TCP + Noise + Yamux; identify (tells fabrics and versions apart), gossipsub (members and announcements), mDNS, our own
+//! TCP + Noise + Yamux, with [`admission`](super::admission) before Yamux in a private fabric; identify (tells fabrics and versions apart), gossipsub (members and announcements), mDNS, our own
 //! streams, and limits on connections. No Kademlia: it connects everybody to everybody. No libp2p ping: see
 //! [`watch`](super::watch), which costs less and notices sooner.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use libp2p::connection_limits::{self, ConnectionLimits};
-use libp2p::core::Transport;
 use libp2p::core::muxing::StreamMuxerBox;
 use libp2p::core::upgrade::Version;
+use libp2p::core::{ConnectedPoint, Transport};
 use libp2p::swarm::behaviour::toggle::Toggle;
 use libp2p::swarm::{self, NetworkBehaviour};
 use libp2p::{PeerId, gossipsub, identify, mdns, noise, tcp, yamux};
 use nix::sys::socket::{setsockopt, sockopt};
 
+use super::admission::Gate;
+use super::admission::upgrade::{self, Admission};
+use super::driver::socket_addr;
 use super::gossip;
 use super::key::NodeKey;
 use super::protocol::Names;
@@ -62,7 +66,12 @@ pub enum BuildError {
     Noise(#[from] noise::Error),
 }
 
-pub(crate) fn build(key: &NodeKey, names: &Names) -> Result<swarm::Swarm<Behaviour>, BuildError> {
+/// Builds the swarm; with a gate it is that of a private fabric.
+pub(crate) fn build(
+    key: &NodeKey,
+    names: &Names,
+    gate: Option<Arc<Gate>>,
+) -> Result<swarm::Swarm<Behaviour>, BuildError> {
     let local = key.keypair().public().to_peer_id();
     let limits = ConnectionLimits::default()
         .with_max_pending_incoming(Some(MAX_PENDING))
@@ -82,13 +91,17 @@ pub(crate) fn build(key: &NodeKey, names: &Names) -> Result<swarm::Swarm<Behavio
     let config = swarm::Config::with_tokio_executor()
         .with_idle_connection_timeout(IDLE)
         .with_max_negotiating_inbound_streams(MAX_NEGOTIATING);
-    Ok(swarm::Swarm::new(transport(key)?, behaviour, local, config))
+    Ok(swarm::Swarm::new(transport(key, names, gate)?, behaviour, local, config))
 }
 
-fn transport(key: &NodeKey) -> Result<libp2p::core::transport::Boxed<(PeerId, StreamMuxerBox)>, BuildError> {
+fn transport(
+    key: &NodeKey,
+    names: &Names,
+    gate: Option<Arc<Gate>>,
+) -> Result<libp2p::core::transport::Boxed<(PeerId, StreamMuxerBox)>, BuildError> {
     let mut streams = yamux::Config::default();
     streams.set_max_num_streams(MAX_STREAMS);
-    Ok(tcp::tokio::Transport::new(tcp::Config::new())
+    let authenticated = tcp::tokio::Transport::new(tcp::Config::new())
         .map(|stream, _| {
             let millis = u32::try_from(USER_TIMEOUT.as_millis()).unwrap_or(u32::MAX);
             if let Err(error) = setsockopt(&stream.0, sockopt::TcpUserTimeout, &millis) {
@@ -97,10 +110,16 @@ fn transport(key: &NodeKey) -> Result<libp2p::core::transport::Boxed<(PeerId, St
             stream
         })
         .upgrade(Version::V1Lazy)
-        .authenticate(noise::Config::new(key.keypair())?)
-        .multiplex(streams)
-        .timeout(HANDSHAKE)
-        .boxed())
+        .authenticate(noise::Config::new(key.keypair())?);
+    let Some(gate) = gate else {
+        return Ok(authenticated.multiplex(streams).timeout(HANDSHAKE).boxed());
+    };
+    let protocol = names.admission.clone();
+    let admission = move |peer: &PeerId, at: &ConnectedPoint| {
+        let other = upgrade::other(peer, socket_addr(at.get_remote_address()));
+        Admission { gate, protocol, streams, other }
+    };
+    Ok(authenticated.multiplex_ext(admission).timeout(HANDSHAKE).boxed())
 }
 
 /// How eagerly mDNS asks.

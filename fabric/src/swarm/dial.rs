@@ -30,6 +30,8 @@ const YIELD: Duration = Duration::from_secs(1);
 const BACK_OFF: Duration = Duration::from_millis(500);
 /// Longest pause between dials of a first peer: it may be a machine that is switched on later.
 const LONGEST_BACK_OFF: Duration = Duration::from_secs(30);
+/// Pause after being told to wait for an operator. An admitted machine is dialled, so this only keeps it listed.
+const WAIT: Duration = Duration::from_secs(10);
 /// Pause after finding that an address belongs to another fabric, or to a program that is not ours.
 const FOREIGN_PAUSE: Duration = Duration::from_secs(600);
 /// Failures after which an address that only gossip or mDNS told of is forgotten: a split may last a quarter of an hour
@@ -134,6 +136,23 @@ impl DialPolicy {
         address.not_before = address.not_before.max(now + pause);
         if address.failures >= MAX_FAILURES && !address.first && !address.ourselves {
             self.addresses.remove(&at);
+        }
+    }
+
+    /// A node at this address told us to wait: it is asked again before long, for as long as it takes.
+    pub(crate) fn waits(&mut self, at: SocketAddr, now: Instant) {
+        if let Some(address) = self.addresses.get_mut(&at) {
+            address.failures = 0;
+            address.not_before = now + WAIT;
+        }
+    }
+
+    /// Dials an address at once, whatever came of it before.
+    pub(crate) fn hurry(&mut self, at: SocketAddr, node: NodeId, now: Instant) {
+        self.learn(at, Source::Member(node), now);
+        if let Some(address) = self.addresses.get_mut(&at) {
+            address.failures = 0;
+            address.not_before = now;
         }
     }
 
@@ -319,6 +338,23 @@ mod tests {
         }
         assert_eq!(policy.poll(now + FOREIGN_PAUSE * 2), []);
         assert_eq!(policy.addresses.len(), 1);
+    }
+
+    #[test]
+    fn who_was_told_to_wait_goes_on_asking_and_who_was_admitted_is_dialled_at_once() {
+        let now = Instant::now();
+        let mut policy = DialPolicy::new(node(5), 32);
+        policy.learn(at(1), Source::Stranger(node(1)), now);
+        let mut time = now + YIELD;
+        for _ in 0..2 * MAX_FAILURES {
+            assert_eq!(policy.poll(time), [at(1)]);
+            policy.waits(at(1), time);
+            policy.failed(at(1), time);
+            time += WAIT;
+        }
+        policy.hurry(at(1), node(1), time);
+        policy.hurry(at(2), node(2), time);
+        assert_eq!(policy.poll(time).len(), 2);
     }
 
     #[test]

@@ -3,10 +3,11 @@
 //! It waits for whichever comes first: a libp2p event, a command, a frame from a session, the end of a session or of a
 //! serving task, room in the channel of events, a deadline of a core, shutdown. Each is handled without waiting. While
 //! [`EVENTS`](super::EVENTS) events wait for the user it takes no frames, so sessions wait, so peers wait. Every branch
-//! is safe to cancel: `recv`, `join_next`, `reserve` and `select_next_some` lose nothing.
+//! is safe to cancel: `recv`, `join_next`, `reserve`, `woken` and `select_next_some` lose nothing.
 //!
-//! Its parts: [`connections`] (libp2p events), [`peers`] (who is a peer; frames), [`gossiping`], [`commands`], [`timers`].
+//! Its parts: [`connections`] (libp2p events), [`peers`] (who is a peer; frames), [`admitting`], [`gossiping`], [`commands`], [`timers`].
 
+mod admitting;
 mod bans;
 mod commands;
 mod connections;
@@ -29,6 +30,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::admission::Gate;
 use super::announce::Heads;
 use super::behaviour::{Behaviour, MdnsMode};
 use super::dial::DialPolicy;
@@ -45,10 +47,11 @@ use super::session::{Ended, FromSession, Link, SessionId};
 use super::watch::Watch;
 use super::{EVENTS, SwarmEvent};
 use crate::id::NodeId;
+use admitting::woken;
 use bans::Bans;
 #[cfg(test)]
 pub(super) use start::multiaddr;
-pub(super) use start::start;
+pub(super) use start::{socket_addr, start};
 
 /// Peers accepted; the next is told of others and sent away. Twice the target, because others choose us too.
 const MAX_PEERS: usize = 64;
@@ -105,6 +108,8 @@ struct Driver {
     events: mpsc::Sender<SwarmEvent>,
     backlog: VecDeque<SwarmEvent>,
     shutdown: CancellationToken,
+    /// Of a private fabric.
+    gate: Option<Arc<Gate>>,
 
     connections: HashMap<ConnectionId, Connection>,
     dials: HashMap<ConnectionId, SocketAddr>,
@@ -156,6 +161,7 @@ impl Driver {
                     }
                 }
                 Some(_) = self.serving_tasks.join_next(), if !self.serving_tasks.is_empty() => {}
+                () = woken(&self.gate) => self.on_gate(None, Instant::now()),
                 permit = events.reserve(), if !self.backlog.is_empty() => match permit {
                     Ok(permit) => {
                         if let Some(event) = self.backlog.pop_front() {

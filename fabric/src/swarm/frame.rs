@@ -25,6 +25,8 @@ pub(crate) const MAX_FRAME: usize = 1024 * 1024;
 pub(crate) const MAX_HELLO: usize = 1024;
 /// Members told to a new peer at once, 200 bytes each. It hears of the others by gossip.
 pub(crate) const MAX_TOLD: usize = 256;
+/// Memberships in one frame, 400 bytes each: a fourth of the longest frame.
+pub(crate) const MAX_MEMBERSHIPS_TOLD: usize = 512;
 /// Neighbours a node may claim: well above what it accepts.
 const MAX_NEIGHBOURS: usize = 512;
 /// Bytes of the length.
@@ -53,7 +55,9 @@ pub(crate) enum Goodbye {
 /// A frame after the first.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Frame {
-    Ping { digest: u64 },
+    Ping {
+        digest: u64,
+    },
     Pong,
     Suspect(NodeId),
     Goodbye(Goodbye),
@@ -62,6 +66,8 @@ pub(crate) enum Frame {
     Announce(Vec<Announcement>),
     Records(Words),
     Exchange(Message),
+    /// Signed memberships of a private fabric.
+    Memberships(Vec<Vec<u8>>),
 }
 
 /// Why a frame ends the connection.
@@ -92,6 +98,7 @@ enum Kind {
     PullEnd = 12,
     Digest = 13,
     Exchange = 14,
+    Memberships = 15,
 }
 
 impl Kind {
@@ -112,6 +119,7 @@ impl Kind {
             PullEnd,
             Digest,
             Exchange,
+            Memberships,
         ];
         kinds.into_iter().find(|kind| *kind as u8 == byte)
     }
@@ -156,6 +164,7 @@ impl Frame {
             Self::Neighbours(nodes) => encode(Kind::Neighbours, nodes),
             Self::Announce(announcements) => encode(Kind::Announce, announcements),
             Self::Exchange(message) => encode(Kind::Exchange, message),
+            Self::Memberships(memberships) => encode(Kind::Memberships, memberships),
             Self::Records(words) => encode_words(words),
         }
     }
@@ -201,6 +210,12 @@ impl Frame {
             }
             Kind::Digest => Self::Records(Words::Digest(codec::decode("digest", body)?)),
             Kind::Exchange => Self::Exchange(codec::decode("exchange message", body)?),
+            Kind::Memberships => Self::Memberships(bounded(
+                "memberships",
+                codec::decode("memberships", body)?,
+                MAX_MEMBERSHIPS_TOLD,
+                Vec::len,
+            )?),
         }))
     }
 }
@@ -257,6 +272,7 @@ mod tests {
             Frame::Records(Words::PullEnd { complete: true, digest: 4 }),
             Frame::Records(Words::Digest(3)),
             Frame::Exchange(Message::Interested { blob: crate::id::BlobId(Hash::of(b"b")) }),
+            Frame::Memberships(vec![vec![1, 2], vec![]]),
         ];
         for frame in frames {
             let bytes = frame.encode().unwrap();
@@ -275,7 +291,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn hostile_bytes_never_panic(kind in 0..16u8, mut body in prop::collection::vec(any::<u8>(), 0..200)) {
+        fn hostile_bytes_never_panic(kind in 0..17u8, mut body in prop::collection::vec(any::<u8>(), 0..200)) {
             body.insert(0, kind);
             let _ = Frame::decode(&body);
             let _ = Hello::decode(&body);

@@ -6,11 +6,13 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::time::Instant;
 
 use bytes::Bytes;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio_util::task::TaskTracker;
 
+use super::admission::{AdmitError, BulkAccess, BulkToken, Gate, Waiting};
 use super::announce::{AnnounceError, Announcement};
 use super::bulk::BulkReader;
 use super::member::{MemberError, MemberInfo};
@@ -82,6 +84,8 @@ pub(super) enum Command {
         node: NodeId,
         why: &'static str,
     },
+    /// Memberships were learnt outside of the driver.
+    Learnt(oneshot::Sender<()>),
 }
 
 /// A peer's entry in what driver and handles share.
@@ -99,6 +103,8 @@ pub(super) struct Shared {
     pub(super) listening: Vec<SocketAddr>,
     pub(super) objects: Arc<dyn ObjectSource>,
     pub(super) bulk: OnceLock<Arc<dyn BulkReader>>,
+    /// Of a private fabric.
+    pub(super) gate: Option<Arc<Gate>>,
     pub(super) fetching: Semaphore,
     pub(super) tasks: TaskTracker,
 }
@@ -253,6 +259,47 @@ impl SwarmHandle {
         if self.shared.bulk.set(reader).is_err() {
             tracing::debug!("runs are served already");
         }
+    }
+
+    /// Takes a signed membership in; when this returns the peers are being told. True if it was news.
+    ///
+    /// # Errors
+    /// [`AdmitError`] if it does not hold, is older than what is known, or the fabric is not private.
+    pub async fn admit(&self, membership: &[u8]) -> Result<bool, AdmitError> {
+        let gate = self.shared.gate.as_ref().ok_or(AdmitError::NotPrivate)?;
+        let news = gate.learn(membership)?;
+        self.ask(Command::Learnt).await.ok_or(AdmitError::Closed)?;
+        Ok(news)
+    }
+
+    /// All signed memberships that are known, by name; none in an open fabric.
+    #[must_use]
+    pub fn memberships(&self) -> Vec<Bytes> {
+        self.shared.gate.as_ref().map(|gate| gate.memberships()).unwrap_or_default()
+    }
+
+    /// The machines that asked to be admitted and still do, by name.
+    #[must_use]
+    pub fn waiting(&self) -> Vec<Waiting> {
+        self.shared.gate.as_ref().map(|gate| gate.waiting(Instant::now())).unwrap_or_default()
+    }
+
+    /// Whether this node may take part, as far as it knows: always in an open fabric.
+    #[must_use]
+    pub fn is_admitted(&self) -> bool {
+        self.shared.gate.as_ref().is_none_or(|gate| gate.admits(self.shared.node))
+    }
+
+    /// How to ask a peer for blobs over TLS; `None` in an open fabric, and for who is no peer or has no such service.
+    #[must_use]
+    pub fn bulk_access(&self, peer: NodeId) -> Option<BulkAccess> {
+        self.shared.gate.as_ref()?.access(peer)
+    }
+
+    /// The peer to whom this node gave `token`, as long as it is one. Takes the same time for every token.
+    #[must_use]
+    pub fn holder_of(&self, token: &BulkToken) -> Option<NodeId> {
+        self.shared.gate.as_ref()?.holder(token)
     }
 
     /// Returns when the swarm has shut down and its last task has ended.

@@ -100,7 +100,7 @@ impl Attacker {
     async fn connect(victim: &Victim) -> Self {
         let key = NodeKey::generate();
         let names = Names::new(tag()).unwrap();
-        let mut swarm: libp2p::Swarm<Behaviour> = behaviour::build(&key, &names).unwrap();
+        let mut swarm: libp2p::Swarm<Behaviour> = behaviour::build(&key, &names, None).unwrap();
         let address: Multiaddr = multiaddr(victim.handle.listening()[0]);
         swarm.dial(address).unwrap();
         let (peer, connection) = loop {

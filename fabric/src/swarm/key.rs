@@ -97,6 +97,12 @@ impl NodeKey {
         node_id(&self.0.public().to_peer_id())
     }
 
+    /// The public half, by which others know it is this node.
+    #[must_use]
+    pub fn public(&self) -> NodePublicKey {
+        NodePublicKey(self.public_bytes())
+    }
+
     pub(crate) fn keypair(&self) -> &Keypair {
         &self.0
     }
@@ -113,6 +119,36 @@ impl NodeKey {
 impl std::fmt::Debug for NodeKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "NodeKey({:?})", self.node_id())
+    }
+}
+
+/// A node's public Ed25519 key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct NodePublicKey([u8; 32]);
+
+impl NodePublicKey {
+    /// The 32 bytes (RFC 8032 section 5.1.5).
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// The key of the peer that Noise proved to be at the other end; `None` if it is not of the kind that nodes have. A
+    /// peer id contains so short a key whole.
+    pub(crate) fn of_peer(peer: &PeerId) -> Option<Self> {
+        let key = PublicKey::try_decode_protobuf(peer.as_ref().digest()).ok()?;
+        key.try_into_ed25519().ok().map(|key| Self(key.to_bytes()))
+    }
+
+    /// The name of the node that has this key; `None` if it is no key.
+    #[must_use]
+    pub fn node_id(&self) -> Option<NodeId> {
+        Some(node_id(&public_key(&self.0)?.to_peer_id()))
+    }
+
+    /// Whether the node signed these bytes.
+    pub(crate) fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
+        public_key(&self.0).is_some_and(|key| key.verify(message, signature))
     }
 }
 
@@ -149,6 +185,15 @@ mod tests {
         assert_eq!(NodeKey::load_or_create(&path).unwrap().node_id(), made.node_id());
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(NodeKey::from_bytes(&made.to_bytes()).unwrap().node_id(), made.node_id());
+    }
+
+    #[test]
+    fn a_peer_id_gives_the_key_back() {
+        let key = NodeKey::generate();
+        let public = NodePublicKey::of_peer(&key.keypair().public().to_peer_id()).unwrap();
+        assert_eq!((public, public.node_id()), (key.public(), Some(key.node_id())));
+        assert!(public.verifies(b"words", &key.sign(b"words").unwrap()));
+        assert!(!public.verifies(b"other words", &key.sign(b"words").unwrap()));
     }
 
     #[test]

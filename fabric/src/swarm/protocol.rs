@@ -122,6 +122,8 @@ pub(crate) struct Names {
     pub(crate) object: StreamProtocol,
     /// Runs of a blob, for peers whose HTTP cannot be reached.
     pub(crate) bulk: StreamProtocol,
+    /// What comes between Noise and everything else in a private fabric.
+    pub(crate) admission: StreamProtocol,
     /// What gossipsub puts before its own version.
     pub(crate) gossip: String,
     /// The one gossip topic.
@@ -137,6 +139,7 @@ impl Names {
             channel: stream("channel")?,
             object: stream("object")?,
             bulk: stream("bulk")?,
+            admission: stream("admission")?,
             gossip: format!("/{PROGRAM}/{tag}/gossip"),
             topic: format!("{PROGRAM}/{tag}"),
             identity: Identity { tag, protocols: ProtocolRange::OURS }.to_string(),

@@ -24,14 +24,14 @@ pub enum TrustError {
     },
     /// A statement written by another version of the program.
     #[error(
-        "the {what} has format {format}, this program reads format {known}: use the same program version on all nodes"
+        "the {what} has format {format}, this program reads formats up to {known}: use the same program version on all nodes"
     )]
     Format {
         /// What was expected.
         what: &'static str,
         /// The format that the bytes give.
         format: u8,
-        /// The format that this program reads.
+        /// The newest format that this program reads.
         known: u8,
     },
     /// More bytes than a statement of this kind may have.

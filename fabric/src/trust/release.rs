@@ -206,7 +206,7 @@ impl Statement for Release {
         codec::encode(Self::NAME, &wire).map_err(|_| TrustError::Malformed { what: Self::NAME })
     }
 
-    fn from_payload(payload: &[u8]) -> Result<Self, TrustError> {
+    fn from_payload(_: u8, payload: &[u8]) -> Result<Self, TrustError> {
         let wire: Wire =
             codec::decode(Self::NAME, payload).map_err(|_| TrustError::Malformed { what: Self::NAME })?;
         let release = Self {

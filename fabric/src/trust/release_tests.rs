@@ -26,7 +26,7 @@ fn release() -> Release {
 #[test]
 fn payload_round_trips_with_boot_blobs_first() {
     let release = release();
-    assert_eq!(Release::from_payload(&release.to_payload().unwrap()).unwrap(), release);
+    assert_eq!(Release::from_payload(1, &release.to_payload().unwrap()).unwrap(), release);
     assert_eq!(release.blobs().copied().collect::<Vec<_>>(), [blob(4), blob(1), blob(2), blob(3)]);
 }
 

@@ -78,6 +78,8 @@ pub struct Settings {
     pub http_port: u16,
     /// TCP port of every node's swarm.
     pub swarm_port: u16,
+    /// Whether only machines with a [`Membership`](super::Membership) take part. The same for as long as the fabric lives.
+    pub private: bool,
 }
 
 impl Settings {
@@ -98,6 +100,7 @@ impl Settings {
             lease_s: 3600,
             http_port: 80,
             swarm_port: SWARM_PORT,
+            private: false,
         }
     }
 
@@ -156,25 +159,48 @@ impl Settings {
             let (http, swarm) = (self.http_port, self.swarm_port);
             return Err(format!("HTTP port {http} and swarm port {swarm} must differ and not be 0"));
         }
+        let bulk = self.swarm_port.checked_add(1);
+        if self.private && bulk.is_none_or(|bulk| bulk == self.http_port) {
+            let swarm = self.swarm_port;
+            return Err(format!(
+                "the port after the swarm port {swarm} is the members' bulk service's and must be free"
+            ));
+        }
         Ok(())
     }
 }
 
+/// Format 1 lacks the last field of format 2, `private`, one byte: it is that of fabrics which are not.
+const OPEN: u8 = 1;
+
 impl Statement for Settings {
     const KIND: u8 = 2;
     const NAME: &'static str = "settings";
-    const FORMAT: u8 = 1;
+    const FORMAT: u8 = 2;
     /// A name and a handful of numbers.
     const MAX_PAYLOAD: usize = 1024;
 
-    fn to_payload(&self) -> Result<Vec<u8>, TrustError> {
-        self.check()?;
-        codec::encode(Self::NAME, self).map_err(|_| TrustError::Malformed { what: Self::NAME })
+    fn format(&self) -> u8 {
+        if self.private { Self::FORMAT } else { OPEN }
     }
 
-    fn from_payload(payload: &[u8]) -> Result<Self, TrustError> {
+    fn to_payload(&self) -> Result<Vec<u8>, TrustError> {
+        self.check()?;
+        let mut payload =
+            codec::encode(Self::NAME, self).map_err(|_| TrustError::Malformed { what: Self::NAME })?;
+        if self.format() == OPEN {
+            payload.pop();
+        }
+        Ok(payload)
+    }
+
+    fn from_payload(format: u8, payload: &[u8]) -> Result<Self, TrustError> {
+        let mut payload = payload.to_vec();
+        if format == OPEN {
+            payload.push(false.into());
+        }
         let settings: Self =
-            codec::decode(Self::NAME, payload).map_err(|_| TrustError::Malformed { what: Self::NAME })?;
+            codec::decode(Self::NAME, &payload).map_err(|_| TrustError::Malformed { what: Self::NAME })?;
         settings.check()?;
         Ok(settings)
     }
@@ -189,7 +215,22 @@ mod tests {
         let settings = Settings::default_for_bare_switch("lab");
         assert_eq!((settings.pool_size(), settings.subnet.to_string()), (992, "10.77.0.0/22".into()));
         assert_eq!(settings.subnet.broadcast(), Ipv4Addr::new(10, 77, 3, 255));
-        assert_eq!(Settings::from_payload(&settings.to_payload().unwrap()).unwrap(), settings);
+        let private = Settings { private: true, ..settings.clone() };
+        for settings in [settings, private] {
+            let payload = settings.to_payload().unwrap();
+            assert_eq!(Settings::from_payload(settings.format(), &payload).unwrap(), settings);
+        }
+    }
+
+    #[test]
+    fn settings_that_older_programs_made_are_read_and_theirs_stay_as_they_were() {
+        // Made by a program that knew format 1 alone.
+        let old = "036c6162010a4d0000160a4d00100a4d03efd804901c50c03c";
+        let old = hex::decode(old).unwrap();
+        let settings = Settings::default_for_bare_switch("lab");
+        assert_eq!((settings.format(), settings.to_payload().unwrap()), (1, old.clone()));
+        assert_eq!(Settings::from_payload(1, &old).unwrap(), settings);
+        assert!(Settings::from_payload(2, &old).is_err());
     }
 
     #[test]
@@ -214,6 +255,8 @@ mod tests {
             let error = settings.to_payload().unwrap_err().to_string();
             assert!(error.contains(word), "{error}");
         }
+        let crowded = Settings { private: true, swarm_port: 79, ..Settings::default_for_bare_switch("lab") };
+        assert!(crowded.check().unwrap_err().to_string().contains("bulk service"));
         let mut wide = Settings::default_for_bare_switch("lab");
         wide.subnet = Subnet { network: Ipv4Addr::new(10, 0, 0, 0), prefix: 8 };
         wide.pool_last = Ipv4Addr::new(10, 200, 0, 0);

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use super::error::TrustError;
 use super::grant::{Grant, MAX_GRANT, Operator};
 use super::key::{OperatorId, SIGNATURE, TrustRoot};
+use super::membership::Membership;
 use super::release::Release;
 use super::settings::Settings;
 use crate::id::{Hash, ObjectId};
@@ -21,6 +22,8 @@ const DOMAIN: &[u8] = b"bootfabric statement 1\0";
 
 /// Magic, kind, format and the length of the grant.
 const HEAD: usize = 8 + 3;
+/// Where the format of the payload is.
+const FORMAT_AT: usize = 8 + 1;
 
 /// Something that an operator signs.
 pub trait Statement: Sized {
@@ -28,22 +31,27 @@ pub trait Statement: Sized {
     const KIND: u8;
     /// The kind's name, in signatures and errors.
     const NAME: &'static str;
-    /// The format of the payload that this program writes and reads.
+    /// The newest format of the payload. This program reads all formats from 1 up to it.
     const FORMAT: u8;
     /// The longest payload (bytes).
     const MAX_PAYLOAD: usize;
 
-    /// Encodes a statement.
+    /// The format in which this statement is written: the oldest that can say it, so that older programs read it.
+    fn format(&self) -> u8 {
+        Self::FORMAT
+    }
+
+    /// Encodes a statement in its [`format`](Self::format).
     ///
     /// # Errors
     /// [`TrustError::Invalid`] if it makes no sense: nothing is signed that a node would refuse.
     fn to_payload(&self) -> Result<Vec<u8>, TrustError>;
 
-    /// Decodes and checks a statement whose signature is valid.
+    /// Decodes and checks a statement whose signature is valid; `format` is 1 to [`FORMAT`](Self::FORMAT).
     ///
     /// # Errors
     /// [`TrustError::Malformed`] or [`TrustError::Invalid`].
-    fn from_payload(payload: &[u8]) -> Result<Self, TrustError>;
+    fn from_payload(format: u8, payload: &[u8]) -> Result<Self, TrustError>;
 }
 
 /// A signed statement as it was received: nothing in it counts before [`verify`](Self::verify).
@@ -57,6 +65,8 @@ pub struct Signed<S> {
 pub type SignedRelease = Signed<Release>;
 /// Signed [`Settings`].
 pub type SignedSettings = Signed<Settings>;
+/// A signed [`Membership`].
+pub type SignedMembership = Signed<Membership>;
 
 /// A statement whose signature holds, and who made it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,7 +96,7 @@ impl<S: Statement> Signed<S> {
         let grant_len =
             u8::try_from(grant.bytes().len()).map_err(|_| TrustError::Malformed { what: "grant" })?;
         let mut bytes = MAGIC.to_vec();
-        bytes.extend_from_slice(&[S::KIND, S::FORMAT, grant_len]);
+        bytes.extend_from_slice(&[S::KIND, statement.format(), grant_len]);
         bytes.extend_from_slice(grant.bytes());
         bytes.extend_from_slice(&payload);
         let signature = operator.key().sign(&message::<S>(&bytes));
@@ -113,7 +123,7 @@ impl<S: Statement> Signed<S> {
         if kind != S::KIND {
             return Err(TrustError::Kind { what: S::NAME, kind });
         }
-        if format != S::FORMAT {
+        if !(1..=S::FORMAT).contains(&format) {
             return Err(TrustError::Format { what: S::NAME, format, known: S::FORMAT });
         }
         match rest.split_at_checked(grant_len.into()) {
@@ -152,7 +162,9 @@ impl<S: Statement> Signed<S> {
     /// What the statement says, whoever made it: for bookkeeping about what was verified when it came.
     pub(super) fn unverified(&self) -> Result<S, TrustError> {
         let (body, _) = self.split()?;
-        S::from_payload(body.get(HEAD + self.grant.bytes().len()..).unwrap_or_default())
+        let format = body.get(FORMAT_AT).copied().unwrap_or_default();
+        let payload = body.get(HEAD + self.grant.bytes().len()..).unwrap_or_default();
+        S::from_payload(format, payload)
     }
 
     fn split(&self) -> Result<(&[u8], &[u8; SIGNATURE]), TrustError> {

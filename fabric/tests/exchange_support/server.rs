@@ -7,8 +7,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use fabric::id::BlobId;
 use fabric::store::Store;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use fabric::tls::TlsServer;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 /// What the server does with a request for bytes that it holds.
@@ -67,11 +68,26 @@ pub struct Server {
 
 impl Server {
     pub async fn start(store: Store, behaviour: Behaviour) -> Self {
-        Self::at((std::net::Ipv4Addr::LOCALHOST, 0).into(), store, behaviour).await
+        Self::start_with((std::net::Ipv4Addr::LOCALHOST, 0).into(), store, behaviour, None).await
     }
 
     /// A server at an address that another one has left.
     pub async fn at(address: SocketAddr, store: Store, behaviour: Behaviour) -> Self {
+        Self::start_with(address, store, behaviour, None).await
+    }
+
+    /// Serves over TLS whoever shows `token`.
+    pub async fn start_private(store: Store, behaviour: Behaviour, tls: TlsServer, token: &str) -> Self {
+        let any = (std::net::Ipv4Addr::LOCALHOST, 0).into();
+        Self::start_with(any, store, behaviour, Some((tls, token.to_owned()))).await
+    }
+
+    async fn start_with(
+        address: SocketAddr,
+        store: Store,
+        behaviour: Behaviour,
+        private: Option<(TlsServer, String)>,
+    ) -> Self {
         let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, connections) = (CancellationToken::new(), Arc::new(AtomicU32::new(0)));
@@ -79,10 +95,16 @@ impl Server {
         tokio::spawn(async move {
             while let Some(Ok((stream, _))) = stopped.run_until_cancelled(listener.accept()).await {
                 count.fetch_add(1, Ordering::Relaxed);
-                let (store, stopped) = (store.clone(), stopped.clone());
-                tokio::spawn(
-                    async move { stopped.run_until_cancelled(serve(stream, store, behaviour)).await },
-                );
+                let (store, stopped, private) = (store.clone(), stopped.clone(), private.clone());
+                let serve = async move {
+                    match private {
+                        None => serve(stream, store, behaviour, None).await,
+                        Some((tls, token)) => {
+                            serve(tls.accept(stream).await?, store, behaviour, Some(&token)).await
+                        }
+                    }
+                };
+                tokio::spawn(async move { stopped.run_until_cancelled(serve).await });
             }
         });
         Self { address, stop, connections }
@@ -103,7 +125,12 @@ impl Drop for Server {
     }
 }
 
-async fn serve(mut stream: TcpStream, store: Store, behaviour: Behaviour) -> std::io::Result<()> {
+async fn serve(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    store: Store,
+    behaviour: Behaviour,
+    token: Option<&str>,
+) -> std::io::Result<()> {
     let mut input = Vec::new();
     loop {
         let end = loop {
@@ -115,11 +142,17 @@ async fn serve(mut stream: TcpStream, store: Store, behaviour: Behaviour) -> std
             }
         };
         let head = String::from_utf8(input.drain(..end).collect()).unwrap();
+        if token.is_some_and(|token| !head.contains(&format!("\r\nAuthorization: Bearer {token}\r\n"))) {
+            stream.write_all(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno").await?;
+            stream.flush().await?;
+            continue;
+        }
         let (blob, first, last) = parse(&head);
         let held =
             store.blob(&blob).filter(|held| held.holds(first..last + 1) && behaviour != Behaviour::NotHeld);
         let Some(held) = held else {
             stream.write_all(b"HTTP/1.1 409 Not Held\r\nContent-Length: 8\r\n\r\nnot here").await?;
+            stream.flush().await?;
             continue;
         };
         let length = last + 1 - first;
@@ -135,12 +168,14 @@ async fn serve(mut stream: TcpStream, store: Store, behaviour: Behaviour) -> std
             Behaviour::Silent => std::future::pending().await,
             Behaviour::Stuck => {
                 stream.write_all(head.as_bytes()).await?;
+                stream.flush().await?;
                 std::future::pending::<()>().await;
             }
             Behaviour::Trickle => {
                 stream.write_all(head.as_bytes()).await?;
                 for byte in body {
                     stream.write_all(&[byte]).await?;
+                    stream.flush().await?;
                     tokio::time::sleep(std::time::Duration::from_secs(1)).await;
                 }
                 return Ok(());
@@ -150,22 +185,24 @@ async fn serve(mut stream: TcpStream, store: Store, behaviour: Behaviour) -> std
                 stream
                     .write_all(format!("HTTP/1.1 200 OK\r\nContent-Length: {size}\r\n\r\n").as_bytes())
                     .await?;
-                return Ok(());
+                return stream.flush().await;
             }
             Behaviour::Busy => {
                 stream
                     .write_all(b"HTTP/1.1 503 Busy\r\nRetry-After: 1\r\nContent-Length: 4\r\n\r\nbusy")
                     .await?;
+                stream.flush().await?;
                 continue;
             }
             Behaviour::Garbage => {
                 stream.write_all(b"220 mail.example ESMTP\r\n\r\n").await?;
-                return Ok(());
+                return stream.flush().await;
             }
             Behaviour::NotHeld => unreachable!("answered above"),
         }
         stream.write_all(head.as_bytes()).await?;
         stream.write_all(&body).await?;
+        stream.flush().await?;
         if matches!(behaviour, Behaviour::TooFew | Behaviour::OneShot) {
             return Ok(());
         }

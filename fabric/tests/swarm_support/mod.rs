@@ -16,7 +16,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use fabric::id::{Hash, NodeId, ObjectId};
 use fabric::swarm::{
-    FabricTag, MemberInfo, NodeKey, ObjectSource, Swarm, SwarmConfig, SwarmEvent, SwarmHandle,
+    FabricTag, MemberInfo, NodeKey, ObjectSource, Private, Swarm, SwarmConfig, SwarmEvent, SwarmHandle,
 };
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -54,6 +54,7 @@ pub struct Spec {
     pub address: Ipv4Addr,
     pub first_peers: Vec<SocketAddr>,
     pub mdns: bool,
+    pub private: Option<Private>,
 }
 
 impl Default for Spec {
@@ -65,6 +66,7 @@ impl Default for Spec {
             address: Ipv4Addr::LOCALHOST,
             first_peers: vec![],
             mdns: false,
+            private: None,
         }
     }
 }
@@ -87,7 +89,7 @@ impl Node {
     pub async fn start(spec: Spec) -> Self {
         let objects = Arc::new(Objects::default());
         let shutdown = CancellationToken::new();
-        let (handle, mut events) = Swarm::start(SwarmConfig {
+        let config = SwarmConfig {
             key: spec.key,
             fabric: spec.fabric,
             listen: vec![spec.listen],
@@ -96,9 +98,12 @@ impl Node {
             me: MemberInfo::new("node", spec.address),
             objects: objects.clone(),
             shutdown: shutdown.clone(),
-        })
-        .await
-        .unwrap();
+        };
+        let started = match spec.private {
+            None => Swarm::start(config).await,
+            Some(private) => Swarm::start_private(config, private).await,
+        };
+        let (handle, mut events) = started.unwrap();
         let log: Arc<(Mutex<Vec<SwarmEvent>>, Notify)> = Arc::default();
         let writer = log.clone();
         tokio::spawn(async move {

@@ -115,6 +115,7 @@ impl Answer {
     pub fn file_error(name: &str, error: &FileError) -> Self {
         match error {
             FileError::NotFound => Self::error(Status::NotFound, &format!("no file {name:?} is served here")),
+            FileError::Forbidden(reason) => Self::error(Status::Forbidden, reason),
             FileError::NotHeld => {
                 Self::error(Status::Conflict, &format!("{name:?} is not held here yet; ask another node"))
             }

@@ -1,23 +1,21 @@
 //! Puts an answer on a connection: its head, and its content by the cheapest way that content has.
 //!
 //! Memory goes out in one vectored write with the head. A file goes out by `sendfile(2)` behind a head that waits for it
-//! (`MSG_MORE`), so no byte is copied into this process. A stream goes through one bounded buffer. Every wait for the
-//! client has a deadline. Dropping the future leaves the connection in the middle of an answer: it must be closed.
+//! (`MSG_MORE`), so no byte is copied into this process. A stream goes through one bounded buffer. What these steps are on
+//! a wrapped connection, [`super::wire`] knows. Every wait for the client has a deadline. Dropping the future leaves the
+//! connection in the middle of an answer: it must be closed.
 
 use std::fs::File;
-use std::io::{self, IoSlice};
+use std::io;
 use std::ops::Range;
-use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
-use nix::sys::sendfile::sendfile64;
-use nix::sys::socket::{MsgFlags, send};
-use tokio::io::{AsyncRead, AsyncReadExt, Interest};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::time::timeout;
 
+use super::wire::Wire;
 use super::{HttpConfig, UploadLimit};
 use crate::files::Slice;
 
@@ -46,7 +44,7 @@ pub(super) enum SendError {
 
 /// Sends one answer.
 pub(super) struct BodySender<'a> {
-    stream: &'a TcpStream,
+    wire: &'a mut Wire,
     limit: Option<&'a UploadLimit>,
     /// Longest time without a byte taken by the client.
     stall: Duration,
@@ -62,24 +60,28 @@ pub(super) struct BodySender<'a> {
 }
 
 impl<'a> BodySender<'a> {
-    pub(super) fn new(stream: &'a TcpStream, total: &'a AtomicU64, config: &'a HttpConfig) -> Self {
+    pub(super) fn new(wire: &'a mut Wire, total: &'a AtomicU64, config: &'a HttpConfig) -> Self {
         let (stall, source_stall) = (config.stall, config.source_stall);
         let limit = config.upload_limit.as_deref();
-        Self { stream, limit, stall, source_stall, granted: 0, since_yield: 0, total, sent: 0 }
+        Self { wire, limit, stall, source_stall, granted: 0, since_yield: 0, total, sent: 0 }
     }
 
     /// Sends a head, or an answer that is whole in memory.
     pub(super) async fn head(&mut self, mut head: &[u8]) -> Result<(), SendError> {
         while !head.is_empty() {
-            let wrote =
-                self.wait(self.stream.async_io(Interest::WRITABLE, || self.stream.try_write(head))).await?;
+            let wrote = within(self.stall, self.wire.write(head)).await?;
             head = head.get(wrote..).unwrap_or_default();
         }
-        Ok(())
+        self.flush().await
     }
 
     /// Sends the head, then exactly `length` bytes of content.
     pub(super) async fn answer(&mut self, head: &[u8], content: Slice, length: u64) -> Result<(), SendError> {
+        self.content(head, content, length).await?;
+        self.flush().await
+    }
+
+    async fn content(&mut self, head: &[u8], content: Slice, length: u64) -> Result<(), SendError> {
         match content {
             Slice::Bytes(bytes) => {
                 if bytes.len() as u64 != length {
@@ -105,9 +107,7 @@ impl<'a> BodySender<'a> {
         while !head.is_empty() || content.has_remaining() {
             let step = self.step(content.remaining()).await;
             let piece = content.get(..step).unwrap_or_default();
-            let slices = [IoSlice::new(head), IoSlice::new(piece)];
-            let write = || self.stream.try_write_vectored(&slices);
-            let wrote = self.wait(self.stream.async_io(Interest::WRITABLE, write)).await?;
+            let wrote = within(self.stall, self.wire.write_two(head, piece)).await?;
             let of_head = wrote.min(head.len());
             head = head.get(of_head..).unwrap_or_default();
             content.advance(wrote - of_head);
@@ -118,30 +118,23 @@ impl<'a> BodySender<'a> {
 
     /// Sends a head that leaves together with the content that must follow at once.
     async fn head_before_content(&mut self, mut head: &[u8]) -> Result<(), SendError> {
-        let more = MsgFlags::from_bits_retain(nix::libc::MSG_MORE);
-        let flags = more | MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
         while !head.is_empty() {
-            let write = || Ok(send(self.stream.as_raw_fd(), head, flags)?);
-            let wrote = self.wait(self.stream.async_io(Interest::WRITABLE, write)).await?;
+            let wrote = within(self.stall, self.wire.write_before_content(head)).await?;
             head = head.get(wrote..).unwrap_or_default();
         }
         Ok(())
     }
 
     async fn file(&mut self, file: &File, range: Range<u64>) -> Result<(), SendError> {
-        let too_far = || SendError::Source(io::Error::from(io::ErrorKind::InvalidInput));
-        let mut offset = i64::try_from(range.start).map_err(|_| too_far())?;
-        let end = i64::try_from(range.end).map_err(|_| too_far())?;
-        while offset < end {
-            let step = self.step(usize::try_from(end - offset).unwrap_or(usize::MAX)).await;
-            let mut at = offset;
-            let write = || Ok(sendfile64(self.stream, file, Some(&mut at), step)?);
-            let wrote = self.wait(self.stream.async_io(Interest::WRITABLE, write)).await?;
+        let mut offset = range.start;
+        while offset < range.end {
+            let step = self.step(usize::try_from(range.end - offset).unwrap_or(usize::MAX)).await;
+            let wrote = within(self.stall, self.wire.send_file(file, offset, step)).await?;
             if wrote == 0 {
                 // The file is shorter than it was when its length was promised.
                 return Err(SendError::Short);
             }
-            offset += i64::try_from(wrote).unwrap_or(i64::MAX);
+            offset += wrote as u64;
             self.account(wrote).await;
         }
         Ok(())
@@ -168,8 +161,8 @@ impl<'a> BodySender<'a> {
             let mut piece = buffer.get(..read).unwrap_or_default();
             while !piece.is_empty() {
                 let step = self.step(piece.len()).await;
-                let write = || self.stream.try_write(piece.get(..step).unwrap_or_default());
-                let wrote = self.wait(self.stream.async_io(Interest::WRITABLE, write)).await?;
+                let write = self.wire.write(piece.get(..step).unwrap_or_default());
+                let wrote = within(self.stall, write).await?;
                 piece = piece.get(wrote..).unwrap_or_default();
                 self.account(wrote).await;
             }
@@ -198,10 +191,15 @@ impl<'a> BodySender<'a> {
         }
     }
 
-    async fn wait(&self, write: impl Future<Output = io::Result<usize>>) -> Result<usize, SendError> {
-        match timeout(self.stall, write).await {
-            Ok(result) => result.map_err(SendError::ClientLeft),
-            Err(_) => Err(SendError::Stalled(self.stall)),
-        }
+    async fn flush(&mut self) -> Result<(), SendError> {
+        within(self.stall, self.wire.flush()).await
+    }
+}
+
+/// A step of the wire, unless the client takes nothing for too long.
+async fn within<T>(stall: Duration, step: impl Future<Output = io::Result<T>>) -> Result<T, SendError> {
+    match timeout(stall, step).await {
+        Ok(result) => result.map_err(SendError::ClientLeft),
+        Err(_) => Err(SendError::Stalled(stall)),
     }
 }

@@ -1,6 +1,6 @@
 //! One connection: requests are read, answered in order, and events told.
 //!
-//! Runs as one task, owned by the server. Aborting it closes the connection in the middle of whatever it does.
+//! Runs as one task, owned by the server, which wraps the connection first if it has a wrapper. Aborting it closes the connection in the middle of whatever it does.
 
 use std::io;
 use std::net::SocketAddr;
@@ -8,8 +8,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, BytesMut};
-use tokio::io::AsyncReadExt;
-use tokio::net::TcpStream;
 use tokio::time::{timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
@@ -18,6 +16,7 @@ use super::body::{BodySender, SendError};
 use super::head::{MAX_HEAD, Method, Parsed, Refusal, RequestHead, parse};
 use super::server::Shared;
 use super::status::Status;
+use super::wire::Wire;
 use crate::files::{FileError, FileRequest, ServedFile, Service, content_type_of};
 use crate::service_event::{Finished, Outcome, ServiceEvent, Transfer, micros};
 
@@ -41,7 +40,7 @@ enum End {
 
 /// One client's connection.
 pub(super) struct Connection {
-    pub(super) stream: TcpStream,
+    pub(super) wire: Wire,
     pub(super) shared: Arc<Shared>,
     pub(super) client: SocketAddr,
     pub(super) local: SocketAddr,
@@ -86,14 +85,14 @@ impl Connection {
             let config = &self.shared.config;
             let read = if buffer.is_empty() {
                 tokio::select! {
-                    read = timeout(config.idle, read_some(&mut self.stream, buffer)) => read.map_err(|_| End::Quiet)?,
+                    read = timeout(config.idle, read_some(&mut self.wire, buffer)) => read.map_err(|_| End::Quiet)?,
                     () = self.stop.cancelled() => return Err(End::Quiet),
                 }
             } else {
                 // A head that has begun has one deadline for all of it, however slowly its bytes trickle.
                 let until =
                     *deadline.get_or_insert_with(|| tokio::time::Instant::now() + config.head_deadline);
-                match timeout_at(until, read_some(&mut self.stream, buffer)).await {
+                match timeout_at(until, read_some(&mut self.wire, buffer)).await {
                     Ok(read) => read,
                     Err(_) => return Ok(Next::Refused(slow_head(config.head_deadline))),
                 }
@@ -106,12 +105,13 @@ impl Connection {
     }
 
     /// Answers one request. `Ok` if the connection can take the next.
-    async fn respond(&self, head: &RequestHead) -> Result<(), End> {
+    async fn respond(&mut self, head: &RequestHead) -> Result<(), End> {
         let started = Instant::now();
         let request = FileRequest {
             service: Service::Http,
             name: head.name.clone(),
             query: head.query.clone(),
+            bearer: head.bearer.clone(),
             client: self.client,
             local: self.local,
         };
@@ -134,7 +134,7 @@ impl Connection {
     }
 
     async fn send_file(
-        &self,
+        &mut self,
         head: &RequestHead,
         request: &FileRequest,
         file: &ServedFile,
@@ -175,7 +175,7 @@ impl Connection {
     }
 
     async fn send_text(
-        &self,
+        &mut self,
         answer: Answer,
         head: &RequestHead,
         keep_alive: bool,
@@ -186,7 +186,7 @@ impl Connection {
     }
 
     /// Answers what is no request, and closes.
-    async fn refuse(&self, refusal: &Refusal) -> Result<(), End> {
+    async fn refuse(&mut self, refusal: &Refusal) -> Result<(), End> {
         let started = Instant::now();
         let answer = Answer::refusal(refusal);
         let result = self.sender().head(&answer.encode(false, false, false)).await;
@@ -194,6 +194,7 @@ impl Connection {
             service: Service::Http,
             name: String::new(),
             query: String::new(),
+            bearer: None,
             client: self.client,
             local: self.local,
         };
@@ -201,9 +202,9 @@ impl Connection {
         Err(if result.is_ok() { End::Answered } else { End::Broken })
     }
 
-    fn sender(&self) -> BodySender<'_> {
+    fn sender(&mut self) -> BodySender<'_> {
         let shared = &self.shared;
-        BodySender::new(&self.stream, &shared.counters.bytes, &shared.config)
+        BodySender::new(&mut self.wire, &shared.counters.bytes, &shared.config)
     }
 
     fn finish(
@@ -242,17 +243,18 @@ impl Connection {
 
     /// Tells the client that nothing follows and reads what it still sends, within bounds.
     async fn linger(mut self) {
-        if tokio::io::AsyncWriteExt::shutdown(&mut self.stream).await.is_err() {
-            return;
-        }
         let drain = async {
-            let mut buffer = [0; BUFFER];
+            if self.wire.shutdown().await.is_err() {
+                return;
+            }
+            let mut buffer = BytesMut::with_capacity(BUFFER);
             let mut left = LINGER_BYTES;
-            while let Ok(read @ 1..) = self.stream.read(&mut buffer).await {
+            while let Ok(read @ 1..) = self.wire.read(&mut buffer).await {
                 left = left.saturating_sub(read);
                 if left == 0 {
                     break;
                 }
+                buffer.clear();
             }
         };
         let _ = timeout(LINGER, drain).await;
@@ -265,10 +267,10 @@ enum Next {
 }
 
 /// Reads into `buffer` at most what a head may have.
-async fn read_some(stream: &mut TcpStream, buffer: &mut BytesMut) -> io::Result<usize> {
+async fn read_some(wire: &mut Wire, buffer: &mut BytesMut) -> io::Result<usize> {
     let room = MAX_HEAD.saturating_sub(buffer.len()).min(BUFFER.max(buffer.len()));
     buffer.reserve(room);
-    stream.read_buf(buffer).await
+    wire.read(buffer).await
 }
 
 fn slow_head(deadline: Duration) -> Refusal {

@@ -3,6 +3,7 @@
 use super::range::RangeSpec;
 use super::status::Status;
 use super::target;
+use crate::files::Bearer;
 
 /// Longest request line with header fields. Firmware sends 300 bytes, curl 100, a browser 1,500.
 pub const MAX_HEAD: usize = 8 * 1024;
@@ -37,6 +38,8 @@ pub struct RequestHead {
     pub if_range: Option<String>,
     /// `If-None-Match`, as sent.
     pub if_none_match: Option<String>,
+    /// The token of `Authorization: Bearer`.
+    pub bearer: Option<Bearer>,
 }
 
 /// A request that gets an error. The connection is closed after it: where the next request begins is not certain.
@@ -119,6 +122,7 @@ fn understand(request: &httparse::Request<'_, '_>) -> Result<RequestHead, Refusa
         range: None,
         if_range: None,
         if_none_match: None,
+        bearer: None,
     };
     let mut hosts = 0;
     for field in request.headers.iter() {
@@ -144,6 +148,8 @@ fn understand(request: &httparse::Request<'_, '_>) -> Result<RequestHead, Refusa
             head.range = RangeSpec::parse(field.value);
         } else if is("if-range") {
             head.if_range = Some(String::from_utf8_lossy(field.value).trim().to_owned());
+        } else if is("authorization") {
+            head.bearer = bearer(field.value);
         } else if is("if-none-match") {
             let value = String::from_utf8_lossy(field.value);
             // Several fields are one list (RFC 9110 section 5.3).
@@ -158,6 +164,12 @@ fn understand(request: &httparse::Request<'_, '_>) -> Result<RequestHead, Refusa
     let target = request.path.unwrap_or_default();
     (head.name, head.query) = target::parse(target).map_err(|error| bad(&error.to_string()))?;
     Ok(head)
+}
+
+/// The token of an `Authorization` field (RFC 6750 section 2.1); other schemes show nothing that counts here.
+fn bearer(value: &[u8]) -> Option<Bearer> {
+    let (scheme, token) = std::str::from_utf8(value).ok()?.trim().split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| Bearer::new(token.trim()))
 }
 
 #[cfg(test)]
@@ -197,6 +209,10 @@ mod tests {
         assert!(!head("GET / HTTP/1.0\r\n\r\n").keep_alive);
         assert!(head("GET / HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\n").keep_alive);
         assert_eq!(head("HEAD / HTTP/1.1\r\nHost: h\r\nRange: bytes=1-2\r\n\r\n").range, None);
+        let shown = |field: &str| head(&format!("GET / HTTP/1.1\r\nHost: h\r\n{field}\r\n\r\n")).bearer;
+        assert_eq!(shown("authorization: bearer t0k"), Some(Bearer::new("t0k")));
+        assert_eq!((shown("Authorization: Basic dDprCg=="), shown("Authorization: x")), (None, None));
+        assert!(!format!("{:?}", shown("Authorization: Bearer t0k")).contains("t0k"));
         let list = head("GET / HTTP/1.1\r\nHost: h\r\nIf-None-Match: \"a\"\r\nIf-None-Match: \"b\"\r\n\r\n");
         assert_eq!(list.if_none_match.as_deref(), Some("\"a\",\"b\""));
     }

@@ -23,6 +23,7 @@ use super::admission::Downloads;
 use super::connection::Connection;
 use super::counters::HttpCounters;
 use super::limits::{Admission, Connections};
+use super::wire::Wire;
 use crate::files::BootFiles;
 
 /// Pause after a failed `accept`, so that a lasting cause (no file descriptors left) does not spin.
@@ -95,7 +96,7 @@ pub(super) struct Shared {
 
 impl Shared {
     /// Counts an answer as under way until dropped.
-    pub(super) fn active(&self) -> impl Drop {
+    pub(super) fn active(&self) -> impl Drop + use<> {
         self.counters.active.fetch_add(1, Relaxed);
         ActiveGuard(Arc::clone(&self.counters))
     }
@@ -169,22 +170,33 @@ fn begin(
     if admission == Admission::Drop || stream.set_nodelay(true).is_err() {
         return;
     }
-    let connection = Connection {
-        stream,
-        shared: Arc::clone(shared),
-        client,
-        local,
-        refuse: admission == Admission::Refuse,
-        stop: stop.clone(),
+    let (shared, stop) = (Arc::clone(shared), stop.clone());
+    let refuse = admission == Admission::Refuse;
+    let serve = async move {
+        let Some(wire) = wire(stream, &shared.config).await else { return };
+        Connection { wire, shared, client, local, refuse, stop }.run().await;
     };
     let abort = abort.clone();
     tracker.spawn(async move {
         tokio::select! {
-            () = connection.run() => {}
+            () = serve => {}
             () = abort.cancelled() => {}
         }
         drop(place);
     });
+}
+
+/// What HTTP is spoken over with this client; `None` if it does not get so far.
+async fn wire(stream: TcpStream, config: &HttpConfig) -> Option<Wire> {
+    let Some(wrapper) = &config.wrapper else { return Some(Wire::Plain(stream)) };
+    match tokio::time::timeout(config.head_deadline, wrapper.wrap(stream)).await {
+        Ok(Ok(wrapped)) => Some(Wire::wrapped(wrapped)),
+        Ok(Err(error)) => {
+            tracing::debug!(%error, "a client does not shake hands");
+            None
+        }
+        Err(_) => None,
+    }
 }
 
 /// An IPv4 client of an IPv6 listener as the IPv4 client it is.

@@ -11,6 +11,8 @@ pub enum Status {
     NotModified,
     /// The request cannot be understood.
     BadRequest,
+    /// The file is not for this client.
+    Forbidden,
     /// No file of that name.
     NotFound,
     /// A method other than GET and HEAD.
@@ -43,6 +45,7 @@ impl Status {
             Self::PartialContent => 206,
             Self::NotModified => 304,
             Self::BadRequest => 400,
+            Self::Forbidden => 403,
             Self::NotFound => 404,
             Self::MethodNotAllowed => 405,
             Self::RequestTimeout => 408,
@@ -64,6 +67,7 @@ impl Status {
             Self::PartialContent => "Partial Content",
             Self::NotModified => "Not Modified",
             Self::BadRequest => "Bad Request",
+            Self::Forbidden => "Forbidden",
             Self::NotFound => "Not Found",
             Self::MethodNotAllowed => "Method Not Allowed",
             Self::RequestTimeout => "Request Timeout",

@@ -65,6 +65,7 @@ impl Job {
             service: Service::Tftp,
             name: String::new(),
             query: String::new(),
+            bearer: None,
             client: self.client,
             local,
         };
@@ -190,6 +191,7 @@ impl From<FileError> for Refusal {
         let refused = Outcome::Refused(error.to_string());
         match error {
             FileError::NotFound => Self { code: Some(ErrorCode::NotFound), outcome: refused },
+            FileError::Forbidden(_) => Self { code: Some(ErrorCode::AccessViolation), outcome: refused },
             // Firmware repeats an unanswered request for some 20 s, and drops the boot at an ERROR.
             FileError::NotHeld | FileError::Busy { .. } => Self { code: None, outcome: refused },
             FileError::Io(reason) => {

@@ -13,9 +13,9 @@ use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
-use super::head::{self, Answer, MAX_HEAD};
+use super::head::{self, Answer, MAX_HEAD, RequestHead};
 use super::watermark::Watermark;
-use super::{HttpTimeouts, PIPELINE};
+use super::{ByteStream, HttpTimeouts, PIPELINE, Private};
 use crate::exchange::source::SourceError;
 use crate::id::BlobId;
 
@@ -64,7 +64,13 @@ struct Broken {
 }
 
 /// Serves requests until the source is dropped.
-pub(super) async fn serve(address: SocketAddr, timeouts: HttpTimeouts, mut queue: mpsc::Receiver<Request>) {
+pub(super) async fn serve(
+    address: SocketAddr,
+    private: Option<Private>,
+    timeouts: HttpTimeouts,
+    mut queue: mpsc::Receiver<Request>,
+) {
+    let head = RequestHead::new(address, private.as_ref().map(|private| private.token.as_str()));
     let mut waiting: VecDeque<Request> = VecDeque::new();
     loop {
         waiting.retain(|request| !request.reply.is_closed());
@@ -74,14 +80,14 @@ pub(super) async fn serve(address: SocketAddr, timeouts: HttpTimeouts, mut queue
                 None => return,
             }
         }
-        let stream = match connect(address, &timeouts).await {
+        let stream = match connect(address, private.as_ref(), &timeouts).await {
             Ok(stream) => stream,
             Err(error) => {
                 waiting.drain(..).for_each(|request| request.finish(Err(error.clone())));
                 continue;
             }
         };
-        let mut connection = Connection::new(stream, address.to_string(), timeouts);
+        let mut connection = Connection::new(stream, &head, timeouts);
         match connection.run(&mut waiting, &mut queue).await {
             Ok(Next::Reconnect) => {}
             Ok(Next::Shutdown) => return,
@@ -101,14 +107,22 @@ pub(super) async fn serve(address: SocketAddr, timeouts: HttpTimeouts, mut queue
     }
 }
 
-async fn connect(address: SocketAddr, timeouts: &HttpTimeouts) -> Result<TcpStream, SourceError> {
+async fn connect(
+    address: SocketAddr,
+    private: Option<&Private>,
+    timeouts: &HttpTimeouts,
+) -> Result<Box<dyn ByteStream>, SourceError> {
     let unreachable = |cause: String| SourceError::Unreachable(format!("{address}: {cause}"));
     let stream = timeout(timeouts.connect, TcpStream::connect(address))
         .await
         .map_err(|_| unreachable("no answer to the connection request".into()))?
         .map_err(|error| unreachable(error.to_string()))?;
     stream.set_nodelay(true).map_err(|error| unreachable(error.to_string()))?;
-    Ok(stream)
+    let Some(private) = private else { return Ok(Box::new(stream)) };
+    timeout(timeouts.connect, private.secure.secure(stream))
+        .await
+        .map_err(|_| unreachable("no end of the handshake".into()))?
+        .map_err(|error| unreachable(error.to_string()))
 }
 
 /// Why a connection ended in order.
@@ -119,9 +133,9 @@ enum Next {
     Shutdown,
 }
 
-struct Connection {
-    stream: TcpStream,
-    host: String,
+struct Connection<'a> {
+    stream: Box<dyn ByteStream>,
+    request_head: &'a RequestHead,
     timeouts: HttpTimeouts,
     /// Bytes read beyond the current answer's body: the beginning of the next answer.
     ahead: Vec<u8>,
@@ -135,12 +149,12 @@ struct Connection {
     watermark: Watermark,
 }
 
-impl Connection {
-    fn new(stream: TcpStream, host: String, timeouts: HttpTimeouts) -> Self {
+impl<'a> Connection<'a> {
+    fn new(stream: Box<dyn ByteStream>, request_head: &'a RequestHead, timeouts: HttpTimeouts) -> Self {
         let window = (Instant::now() + timeouts.stall, 0);
         Self {
             stream,
-            host,
+            request_head,
             timeouts,
             ahead: Vec::new(),
             current: None,
@@ -173,14 +187,14 @@ impl Connection {
                 self.window = (Instant::now() + self.timeouts.stall, 0);
                 continue;
             }
-            self.watermark.expect(&self.stream, self.in_one_piece(waiting));
+            self.watermark.expect(self.stream.plain(), self.in_one_piece(waiting));
             let lower = self.watermark.deadline().filter(|&at| at < self.window.0);
             tokio::select! {
                 request = queue.recv(), if waiting.len() < PIPELINE => match request {
                     Some(request) => waiting.push_back(request),
                     None => return Ok(Next::Shutdown),
                 },
-                () = sleep_until(lower.unwrap_or(self.window.0)), if lower.is_some() => self.watermark.lower(&self.stream),
+                () = sleep_until(lower.unwrap_or(self.window.0)), if lower.is_some() => self.watermark.lower(self.stream.plain()),
                 read = timeout_at(self.window.0, read_some(&mut self.stream, &mut self.ahead, self.current.as_ref(), waiting)) => {
                     self.received(read)?;
                     if !self.advance(waiting)? {
@@ -202,13 +216,17 @@ impl Connection {
     async fn write_ahead(&mut self, waiting: &VecDeque<Request>) -> Result<(), Broken> {
         let mut heads = String::new();
         for request in waiting.iter().take(PIPELINE).skip(self.written) {
-            heads.push_str(&head::request(&self.host, &request.blob, &request.bytes));
+            heads.push_str(&self.request_head.of(&request.blob, &request.bytes));
             self.written += 1;
         }
         if heads.is_empty() {
             return Ok(());
         }
-        match timeout(self.timeouts.stall, self.stream.write_all(heads.as_bytes())).await {
+        let write = async {
+            self.stream.write_all(heads.as_bytes()).await?;
+            self.stream.flush().await
+        };
+        match timeout(self.timeouts.stall, write).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => Err(self.broken(SourceError::Unreachable(error.to_string()))),
             Err(_) => Err(self.broken(SourceError::Stalled { bytes: 0, window: self.timeouts.stall })),
@@ -313,7 +331,7 @@ impl Current {
 
 /// One read: straight into the request's buffer while its body comes in, else into `ahead`. Cancel safe.
 async fn read_some(
-    stream: &mut TcpStream,
+    stream: &mut Box<dyn ByteStream>,
     ahead: &mut Vec<u8>,
     current: Option<&Current>,
     waiting: &mut VecDeque<Request>,

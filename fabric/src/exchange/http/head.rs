@@ -2,6 +2,7 @@
 //!
 //! Pure: bytes in, verdict out. Strict on purpose: whatever is not exactly the range asked for is an error.
 
+use std::net::SocketAddr;
 use std::ops::Range;
 use std::time::Duration;
 
@@ -20,10 +21,21 @@ const DEFAULT_RETRY: Duration = Duration::from_secs(1);
 /// The longest time that a peer may send us away: beyond it we ask again anyway.
 const MAX_RETRY: Duration = Duration::from_secs(30);
 
-/// The head of a request for `bytes` of `blob`.
-pub(super) fn request(host: &str, blob: &BlobId, bytes: &Range<u64>) -> String {
-    let last = bytes.end.saturating_sub(1);
-    format!("GET /blob/{blob} HTTP/1.1\r\nHost: {host}\r\nRange: bytes={}-{last}\r\n\r\n", bytes.start)
+/// What all requests to one peer have in common. Has no `Debug`: a token may be in it.
+pub(super) struct RequestHead(String);
+
+impl RequestHead {
+    /// Requests to `host`, which show `token` if there is one.
+    pub(super) fn new(host: SocketAddr, token: Option<&str>) -> Self {
+        let shown = token.map(|token| format!("Authorization: Bearer {token}\r\n")).unwrap_or_default();
+        Self(format!("Host: {host}\r\n{shown}"))
+    }
+
+    /// The head of a request for `bytes` of `blob`.
+    pub(super) fn of(&self, blob: &BlobId, bytes: &Range<u64>) -> String {
+        let (Self(fields), last) = (self, bytes.end.saturating_sub(1));
+        format!("GET /blob/{blob} HTTP/1.1\r\n{fields}Range: bytes={}-{last}\r\n\r\n", bytes.start)
+    }
 }
 
 /// What the head of an answer says.
@@ -74,12 +86,13 @@ pub(super) fn answer(input: &[u8], wanted: &Range<u64>) -> Result<Option<Answer>
 
 /// What a status other than 206 says about the peer (RFC 9110 §15; `retry_after` is that header's value).
 ///
-/// 404, 409, 416 and 425 all mean "not (yet) held here": no such blob, or not these bytes of it.
+/// 404, 409, 416 and 425 all mean "not (yet) held here": no such blob, or not these bytes of it. 401 and 403 come from a
+/// private fabric's peer that does not know the token any more: it gives a new one when it next connects.
 #[must_use]
 pub fn classify_status(status: u16, retry_after: Option<&str>) -> SourceError {
     match status {
         404 | 409 | 416 | 425 => SourceError::NotHeld,
-        429 | 503 => {
+        401 | 403 | 429 | 503 => {
             let asked = retry_after.and_then(|text| text.parse().ok()).map(Duration::from_secs);
             SourceError::Refused { retry_after: asked.unwrap_or(DEFAULT_RETRY).min(MAX_RETRY) }
         }
@@ -123,6 +136,16 @@ mod tests {
     }
 
     #[test]
+    fn a_request_shows_the_token_if_there_is_one() {
+        let blob = BlobId(crate::id::Hash::of(b"b"));
+        let request = |token| RequestHead::new(([10, 0, 0, 1], 80).into(), token).of(&blob, &(5..9));
+        let plain = format!("GET /blob/{blob} HTTP/1.1\r\nHost: 10.0.0.1:80\r\nRange: bytes=5-8\r\n\r\n");
+        assert_eq!(request(None), plain);
+        let shown = plain.replace("Range", "Authorization: Bearer t\r\nRange");
+        assert_eq!(request(Some("t")), shown);
+    }
+
+    #[test]
     fn the_exact_range_is_accepted() {
         let head =
             "HTTP/1.1 206 Partial Content\r\nContent-Length: 10\r\ncontent-range: bytes 10-19/99\r\n\r\n";
@@ -161,6 +184,7 @@ mod tests {
         let patient = SourceError::Refused { retry_after: Duration::from_secs(7) };
         assert_eq!(classify_status(503, Some("7")), patient);
         assert_eq!(classify_status(429, Some("99999999")), SourceError::Refused { retry_after: MAX_RETRY });
+        assert_eq!(classify_status(403, None), SourceError::Refused { retry_after: DEFAULT_RETRY });
         assert!(matches!(classify_status(500, None), SourceError::Protocol(_)));
     }
 

@@ -37,8 +37,10 @@ impl Watermark {
         Self { mark: 1, suspended: false, unavailable: false }
     }
 
-    /// At least `bytes` more will come in one piece; 1 or less to be woken by any.
-    pub(super) fn expect(&mut self, stream: &TcpStream, bytes: usize) {
+    /// At least `bytes` more will come in one piece; 1 or less to be woken by any. There is no mark where it would be one of
+    /// other bytes than those of the answer.
+    pub(super) fn expect(&mut self, stream: Option<&TcpStream>, bytes: usize) {
+        let Some(stream) = stream else { return };
         let mark = if self.suspended { 1 } else { bytes.clamp(1, HIGHEST) };
         if mark == self.mark || self.unavailable {
             return;
@@ -55,7 +57,7 @@ impl Watermark {
     }
 
     /// Takes whatever there is.
-    pub(super) fn lower(&mut self, stream: &TcpStream) {
+    pub(super) fn lower(&mut self, stream: Option<&TcpStream>) {
         self.suspended = true;
         self.expect(stream, 1);
     }

@@ -42,6 +42,10 @@ impl Driver {
             }
             Command::Dial(address) => self.dial.learn(address, Source::First, now),
             Command::Offence { node, why } => self.offence(node, why, now),
+            Command::Learnt(reply) => {
+                self.on_gate(None, now);
+                let _ = reply.send(());
+            }
         }
     }
 

@@ -89,7 +89,8 @@ impl Driver {
             ConnectedPoint::Listener { send_back_addr, .. } => socket_addr(send_back_addr),
         };
         let node = node_id(&peer);
-        let Some(remote) = remote.filter(|_| !self.bans.holds(node, now)) else {
+        let stays = !self.bans.holds(node, now) && self.admits(node);
+        let Some(remote) = remote.filter(|_| stays) else {
             self.swarm.close_connection(id);
             if let Some(at) = dialled {
                 self.dial.foreign(at, now);

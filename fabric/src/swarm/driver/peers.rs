@@ -105,6 +105,8 @@ impl Driver {
         }
         let full = self.peers.len() >= MAX_PEERS;
         self.learn_address(&greeting.info, now);
+        // Before anything else: what the peer hears next it must not pass on to somebody who was a member.
+        self.tell_memberships(node, &link);
         let tell = Frame::Members(self.members.statements(MAX_TOLD));
         for frame in [Some(tell), full.then_some(Frame::Goodbye(Goodbye::Full))].into_iter().flatten() {
             match frame.encode() {
@@ -187,6 +189,7 @@ impl Driver {
                 self.replicate(actions);
             }
             Frame::Exchange(message) => self.emit(SwarmEvent::Exchange(from, message)),
+            Frame::Memberships(memberships) => self.hear_memberships(from, &memberships, now),
         }
     }
 

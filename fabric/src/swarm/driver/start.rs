@@ -16,6 +16,8 @@ use tokio_util::task::TaskTracker;
 
 use super::bans::Bans;
 use super::{Driver, FRAMES, Me};
+use crate::swarm::admission::waiting::Newcomer;
+use crate::swarm::admission::{Gate, Private};
 use crate::swarm::announce::Heads;
 use crate::swarm::behaviour::{self, BuildError};
 use crate::swarm::bulk::MAX_SERVING_BULK;
@@ -40,7 +42,7 @@ pub(in crate::swarm) fn multiaddr(at: SocketAddr) -> Multiaddr {
 }
 
 /// The socket address at the front of a libp2p address for TCP.
-pub(super) fn socket_addr(address: &Multiaddr) -> Option<SocketAddr> {
+pub(in crate::swarm) fn socket_addr(address: &Multiaddr) -> Option<SocketAddr> {
     let mut parts = address.iter();
     let ip: IpAddr = match parts.next()? {
         Protocol::Ip4(ip) => ip.into(),
@@ -55,6 +57,7 @@ pub(super) fn socket_addr(address: &Multiaddr) -> Option<SocketAddr> {
 
 pub(in crate::swarm) async fn start(
     config: SwarmConfig,
+    private: Option<Private>,
 ) -> Result<(SwarmHandle, mpsc::Receiver<SwarmEvent>), StartError> {
     let SwarmConfig { key, fabric: tag, listen, first_peers, mdns, mut me, objects, shutdown } = config;
     if first_peers.len() > MAX_FIRST_PEERS {
@@ -62,13 +65,18 @@ pub(in crate::swarm) async fn start(
     }
     let node = key.node_id();
     let names = Names::new(tag).map_err(|error| BuildError::Setup(error.to_string()))?;
-    let mut swarm = behaviour::build(&key, &names)?;
+    let newcomer = Newcomer { name: me.name.clone(), mac: me.mac, swarm_port: me.swarm_port };
+    let gate = private.map(|private| Gate::new(node, newcomer, private));
+    let mut swarm = behaviour::build(&key, &names, gate.clone())?;
     let (listening, listeners) = listen_on(&mut swarm, &listen).await?;
 
     me.node = node;
     me.protocols = ProtocolRange::OURS;
     if me.swarm_port == 0 {
         me.swarm_port = listening.first().map_or(0, SocketAddr::port);
+    }
+    if let Some(gate) = &gate {
+        gate.listens_on(me.swarm_port);
     }
     let signed = SignedMember::sign(&key, tag, &me, Statement(0))?;
 
@@ -85,6 +93,7 @@ pub(in crate::swarm) async fn start(
         listening,
         objects,
         bulk: std::sync::OnceLock::new(),
+        gate: gate.clone(),
         fetching: Semaphore::new(MAX_FETCHING),
         tasks: tasks.clone(),
     });
@@ -105,6 +114,7 @@ pub(in crate::swarm) async fn start(
         events,
         backlog: VecDeque::new(),
         shutdown,
+        gate,
         connections: HashMap::new(),
         dials: HashMap::new(),
         sessions: HashMap::new(),

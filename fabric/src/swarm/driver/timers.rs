@@ -139,7 +139,13 @@ impl Driver {
     }
 
     fn tell_members(&mut self) {
-        let mut live: Vec<MemberInfo> = self.members.live().cloned().chain([self.me.info.clone()]).collect();
+        let mut live: Vec<MemberInfo> = self
+            .members
+            .live()
+            .filter(|member| self.admits(member.node))
+            .cloned()
+            .chain([self.me.info.clone()])
+            .collect();
         live.sort_unstable_by_key(|member| member.node);
         if **self.shared.members.borrow() != *live {
             let live: std::sync::Arc<[MemberInfo]> = live.into();
