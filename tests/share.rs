@@ -1,6 +1,6 @@
 //! `seed` and `fetch`: files from machine to machine, with no fabric, no keys and nothing configured.
 
-#![expect(clippy::unwrap_used, reason = "a step that fails is a test that fails")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a step that fails is a test that fails")]
 
 use std::io::{BufRead, BufReader, Lines};
 use std::net::TcpListener;

@@ -45,7 +45,7 @@ impl Transport for Both {
         let server = Server::start(store.clone(), behaviour).await;
         holder.handle.serve_bulk(Arc::new(Reader(store, behaviour)));
         let address = if self.http { server.address() } else { deserted().await };
-        let http = Arc::new(HttpSource::with_timeouts(address, impatient()));
+        let http = Arc::new(HttpSource::with_timeouts(address, None, impatient()));
         let source = FallbackSource::new(holder.id(), http, over_the_swarm(&asker, &holder), |_| {});
         (Arc::new(source), Box::new((server, asker, holder)))
     }
@@ -100,7 +100,7 @@ impl Peer {
         address: std::net::SocketAddr,
     ) -> (FallbackSource, mpsc::UnboundedReceiver<ExchangeEvent>) {
         let (tell, told) = mpsc::unbounded_channel();
-        let http = Arc::new(HttpSource::with_timeouts(address, impatient()));
+        let http = Arc::new(HttpSource::with_timeouts(address, None, impatient()));
         let second = over_the_swarm(&self.asker, &self.holder);
         let source = FallbackSource::new(self.holder.id(), http, second, move |event| {
             let _ = tell.send(event);

@@ -100,7 +100,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     };
     // Without it the node of a private fabric waits to be admitted like any other.
     let operator = home.operator().ok();
-    runtime()?.block_on(node::run(Start::Operator(config, operator), events))
+    runtime()?.block_on(node::run(Start::Operator(config, operator.map(Box::new)), events))
 }
 
 pub(crate) fn run_agent(args: AgentArgs) -> anyhow::Result<()> {

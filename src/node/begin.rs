@@ -22,7 +22,7 @@ use crate::link;
 #[derive(Debug)]
 pub enum Start {
     /// An operator said `up`; with the operator's key, if it is there, the node is made a member of a private fabric.
-    Operator(NodeConfig, Option<Operator>),
+    Operator(NodeConfig, Option<Box<Operator>>),
     /// The first stage of a bare machine; commands come on standard input.
     FirstStage(NodeConfig),
     /// The service of a booted system, over the state in this directory.
@@ -53,7 +53,7 @@ pub(super) struct Beginning {
 /// Finds out what the node begins with.
 pub(super) async fn begin(start: Start) -> anyhow::Result<Beginning> {
     let (config, operator) = match start {
-        Start::Operator(config, operator) => (config, operator),
+        Start::Operator(config, operator) => (config, operator.map(|operator| *operator)),
         Start::FirstStage(config) => (config, None),
         Start::TakeOver(state) => return take_over(&state).await,
     };
