@@ -138,7 +138,7 @@ pub(crate) fn plain_name(name: &str, node: NodeId) -> String {
 #[cfg(test)]
 mod tests {
     use fabric::id::Hash;
-    use fabric::store::StoreOptions;
+    use fabric::store::{Root, StoreOptions};
     use fabric::trust::KeyDir;
 
     use super::*;
@@ -155,6 +155,9 @@ mod tests {
         book.add(&first).unwrap();
         assert!(book.add(&book.sign(&stranger, "a", None).unwrap()).is_err());
         keep(&store, &book.statements()).unwrap();
+        assert!(
+            store.garbage().unwrap().kept.iter().any(|kept| kept.why == [Root::Head(MEMBERS_HEAD.into())])
+        );
         let mut book = Book::stored(&store, operator.trust_root()).unwrap();
         assert!(book.admits(node));
         book.add(&book.sign(&operator, "a", None).unwrap()).unwrap();

@@ -57,7 +57,7 @@ fn what_heads_and_pins_lead_to_is_kept_and_the_reasons_are_told() {
     assert_eq!(blobs(&store), sorted([1, 2, 3, 6]));
     let why = |item| &plan.kept.iter().find(|kept| kept.item == item).unwrap().why;
     let (head, audit) = (Root::Head("release.one".into()), Root::Pin("audit".into()));
-    assert_eq!(why(Item::Blob(id(1))), &[head.clone()]);
+    assert_eq!(why(Item::Blob(id(1))), std::slice::from_ref(&head));
     assert_eq!(why(Item::Blob(id(2))), &[head, audit.clone()]);
     assert_eq!(why(Item::Object(blob(3, 100_000).1.object_id())), &[audit]);
     assert!(store.object(&old).is_some(), "the trace of a removed image stays");

@@ -17,7 +17,7 @@ use store_support::{assert_claims_hold, blob, naming, open_fast, run_bytes};
 const BLOBS: usize = 5;
 const LEN: usize = 150_000;
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 enum Op {
     /// Import a blob.
     Add(usize),
@@ -264,7 +264,7 @@ fn run(
                 oracle.recent.retain(|item| items.contains(item));
             }
             (None, Err(StoreError::CannotCollect { .. })) => assert!(store.gc().is_err()),
-            (left, plan) => panic!("{left:?} should be left, the store plans {plan:?}"),
+            (left, plan) => unreachable!("{left:?} should be left, the store plans {plan:?}"),
         },
     }
 }

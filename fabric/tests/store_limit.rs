@@ -14,7 +14,7 @@ const MIB: usize = 1 << 20;
 const LIMIT: u64 = 5 * MIB as u64 / 2;
 
 fn figures(error: &StoreError) -> (u64, u64, u64) {
-    let StoreError::Limit { limit, used, needed, .. } = error else { panic!("{error}") };
+    let StoreError::Limit { limit, used, needed, .. } = error else { unreachable!("{error}") };
     assert!(error.to_string().contains("raise the limit") && error.is_full(), "{error}");
     (*limit, *used, *needed)
 }

@@ -66,6 +66,10 @@ fn what_a_statement_names_is_told_and_never_guessed() {
     assert_eq!(named, all);
     let settings = Signed::sign(&operator(&root, 2), &Settings::default_for_bare_switch("lab")).unwrap();
     assert_eq!(references(settings.bytes()).unwrap(), []);
+    let list = |statements: &[&[u8]]| fabric::codec::encode("list", &statements).unwrap();
+    assert_eq!(references(&list(&[&settings.bytes()[..], &signed[..]])).unwrap().len(), 4);
+    assert_eq!(references(&list(&[])).unwrap(), []);
+    references(&list(&[&settings.bytes()[..], b"text"])).unwrap_err();
     // Of another kind, of a later format, cut off, something else: unknown is not the same as nothing.
     let changed = |at: usize| {
         let mut bytes = signed.clone();

@@ -20,10 +20,10 @@ use size::Limit;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-A store keeps what has a name: heads are names that the program gives (`release` is what bare machines are booted with,
-`release.NAME` the newest version of each image), pins are names that you give. What they lead to is kept: a release with its
-blobs, a blob with its index. All else is garbage; it stays until `gc` removes it, or until something new needs the room below the
-limit.
+A store keeps what has a name. Heads are names that the program gives: `release` is what bare machines are booted with,
+`release.NAME` the newest version of each image, `earlier.…` the few before it. Pins are names that you give. What they lead to is
+kept: a release with its blobs, a blob with its index. All else is garbage; it stays until `gc` removes it, or until something
+new needs the room below the limit.
 
 `ls`, `verify` and `gc --dry-run` work beside a running node. `gc`, `pin`, `unpin` and `limit` are done by the node if one has
 the store open (name its state directory with --state if it has another than usual).")]

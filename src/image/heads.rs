@@ -203,6 +203,9 @@ pub fn remove(store: &Store, trust_root: &TrustRoot, selector: &str, force: bool
 
 /// Drops the blobs of `gone` that nothing keeps any more; returns their bytes.
 fn forget_blobs(store: &Store, gone: &[Image]) -> Result<u64, HeadsError> {
+    if gone.is_empty() {
+        return Ok(0);
+    }
     let garbage: BTreeSet<BlobId> = store.garbage()?.freed_blobs().collect();
     let mut freed = 0;
     for blob in

@@ -1,20 +1,39 @@
-//! Which blobs a signed statement names, for a store that collects garbage.
+//! Which blobs signed statements name, for a store that collects garbage.
 
 use super::error::TrustError;
+use super::membership::Membership;
 use super::release::Release;
 use super::settings::Settings;
-use super::signed::{SignedRelease, SignedSettings, Statement, kind};
+use super::signed::{SignedMembership, SignedRelease, SignedSettings, Statement, kind};
+use crate::codec;
 use crate::content::BlobRef;
 
-/// The blobs that the signed statement in `object` names. Signatures are not verified: what is kept was, when it came.
+/// What an object may be that is no signed statement by itself.
+const LIST: &str = "list of signed statements";
+
+/// The blobs that `object` names: a signed statement, or a list of some. Signatures are not verified: what is kept was, when it
+/// came.
 ///
 /// # Errors
 /// [`TrustError`] for anything that this version of the program cannot read: what it names is unknown.
 pub fn references(object: &[u8]) -> Result<Vec<BlobRef>, TrustError> {
-    match kind(object) {
-        Some(Settings::KIND) => SignedSettings::decode(object).map(|_| Vec::new()),
-        Some(Release::KIND) => Ok(SignedRelease::decode(object)?.unverified()?.blobs().copied().collect()),
-        Some(kind) => Err(TrustError::Kind { what: "release", kind }),
-        None => Err(TrustError::Malformed { what: "signed statement" }),
+    if let Some(kind) = kind(object) {
+        return named_by(kind, object);
+    }
+    let malformed = || TrustError::Malformed { what: LIST };
+    let statements: Vec<Vec<u8>> = codec::decode(LIST, object).map_err(|_| malformed())?;
+    let mut blobs = Vec::new();
+    for statement in &statements {
+        blobs.extend(named_by(kind(statement).ok_or_else(malformed)?, statement)?);
+    }
+    Ok(blobs)
+}
+
+fn named_by(kind: u8, statement: &[u8]) -> Result<Vec<BlobRef>, TrustError> {
+    match kind {
+        Release::KIND => Ok(SignedRelease::decode(statement)?.unverified()?.blobs().copied().collect()),
+        Settings::KIND => SignedSettings::decode(statement).map(|_| Vec::new()),
+        Membership::KIND => SignedMembership::decode(statement).map(|_| Vec::new()),
+        _ => Err(TrustError::Kind { what: "statement that this program knows", kind }),
     }
 }
