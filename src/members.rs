@@ -6,15 +6,13 @@ use std::collections::BTreeMap;
 
 use anyhow::Context;
 use bytes::Bytes;
-use fabric::codec;
 use fabric::id::NodeId;
 use fabric::store::Store;
-use fabric::trust::{Membership, Operator, SignedMembership, TrustRoot};
+use fabric::trust::{
+    Membership, Operator, SignedMembership, TrustRoot, decode_memberships, encode_memberships,
+};
 
 use crate::home::MEMBERS_HEAD;
-
-/// What the stored list is called in errors.
-const LIST: &str = "list of memberships";
 
 /// One name.
 #[derive(Debug, Clone)]
@@ -51,14 +49,14 @@ impl Book {
     /// # Errors
     /// If the store cannot be read.
     pub(crate) fn stored(store: &Store, trust_root: TrustRoot) -> anyhow::Result<Self> {
-        let list: Vec<Vec<u8>> = match store.head(MEMBERS_HEAD)? {
+        let list = match store.head(MEMBERS_HEAD)? {
             Some(id) => {
-                let bytes = store.object(&id).context("the store has lost the fabric's memberships")?;
-                codec::decode(LIST, &bytes)?
+                let object = store.object(&id).context("the store has lost the fabric's memberships")?;
+                decode_memberships(&object)?
             }
             None => Vec::new(),
         };
-        Ok(Self::of(trust_root, list.into_iter().map(Bytes::from)))
+        Ok(Self::of(trust_root, list))
     }
 
     /// All signed statements.
@@ -117,8 +115,7 @@ impl Book {
 /// # Errors
 /// If the store cannot be written.
 pub(crate) fn keep(store: &Store, statements: &[Bytes]) -> anyhow::Result<()> {
-    let list: Vec<&[u8]> = statements.iter().map(AsRef::as_ref).collect();
-    let id = store.put_object(&codec::encode(LIST, &list)?)?;
+    let id = store.put_object(&encode_memberships(statements)?)?;
     Ok(store.set_head(MEMBERS_HEAD, &id)?)
 }
 
@@ -165,6 +162,9 @@ mod tests {
         let entry = book.entries().next().unwrap();
         assert_eq!((entry.membership.generation, entry.operator.as_str()), (2, "ann"));
         assert!(!book.admits(node));
+        keep(&store, &book.statements()).unwrap();
+        store.gc().unwrap();
+        assert_eq!(store.objects().unwrap().len(), 1, "the old list is garbage");
     }
 
     #[test]

@@ -1,18 +1,23 @@
 //! A private fabric, end to end: real programs in namespaces, one of them uninvited.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use bootfabric::lab::assets::{Assets, RootKind};
-use bootfabric::lab::cluster::{Boot, Cluster, HostNode, Options, STEP_DEADLINE};
+use bootfabric::home::RELEASE_HEAD;
+use bootfabric::lab::cluster::STEP_DEADLINE;
 use bootfabric::stage::config::StageConfig;
+use fabric::id::{Hash, ObjectId};
+use fabric::store::{Store, StoreOptions};
 use fabric::swarm::{NodeKey, NodePublicKey};
 use fabric::tls::TlsClient;
-use netlab::{Capture, CaptureOptions, Host, Process, wait_until};
+use fabric::trust::{Arch, KeyDir, Release, RootFormat, RootMode, SignedRelease};
+use netlab::{Capture, CaptureOptions, Host, Lab, Process, Switch, wait_until};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -28,10 +33,16 @@ const SAMPLES: usize = 64;
 const SAMPLE: usize = 32;
 
 struct Fabric {
-    cluster: Cluster,
-    program: PathBuf,
+    lab: Lab,
+    switch: Switch,
     capture: Capture,
-    one: HostNode,
+    program: PathBuf,
+    home: PathBuf,
+    one: Host,
+    address: Ipv4Addr,
+    release: ObjectId,
+    kernel: Vec<u8>,
+    root: Vec<u8>,
 }
 
 impl Fabric {
@@ -41,23 +52,40 @@ impl Fabric {
             return Ok(None);
         }
         let program = PathBuf::from(env!("CARGO_BIN_EXE_bootfabric"));
-        let assets = Assets::find(&program)?;
-        let options = Options { name, root: RootKind::Busybox, boot: Boot::Bios, keep: None };
-        let cluster = Cluster::new(assets.clone(), options)?;
+        let lab = Lab::new(name)?;
+        let switch = lab.switch("sw0")?;
         let whole = CaptureOptions { snap_length: 262_144, ..CaptureOptions::default() };
-        let capture = cluster.switch().capture_with("whole", &whole)?;
-        let home = cluster.lab().directory().join("one.home");
-        assets.private_home(RootKind::Busybox, &home)?;
-        let one = cluster.start_host("one", home, &[])?;
-        Ok(Some(Self { cluster, program, capture, one }))
+        let capture = switch.capture_with("whole", &whole)?;
+        let home = lab.directory().join("one.home");
+        let made = Command::new(&program).args(["init", "--private", "--fabric"]).arg(&home).status()?;
+        ensure!(made.success(), "no fabric was made");
+        let (kernel, root) = (noise(1, 100_000), noise(2, 5_000_000));
+        let release = put_image(&home, &kernel, &root)?;
+        let one = lab.host("one", &switch)?;
+        let mut up = one.command(&program);
+        up.args(["up", "--interface", "eth0", "--name", "one", "--fabric"]).arg(&home);
+        up.arg("--state").arg(lab.directory().join("one.state")).arg("--events").arg(one.events_path());
+        one.spawn("up", &mut up)?;
+        let started = one.events().wait_for_name("node-started", STEP_DEADLINE)?;
+        let address = started.text("address").context("no address")?.parse()?;
+        Ok(Some(Self { lab, switch, capture, program, home, one, address, release, kernel, root }))
     }
 
     /// Says `bootfabric member …` on the first node's machine.
     fn member(&self, args: &[&str]) -> anyhow::Result<Value> {
-        let mut command = self.one.host.command(&self.program);
-        command.arg("member").args(args).arg("--json");
-        command.arg("--fabric").arg(&self.one.home).arg("--state").arg(self.state("one"));
-        let output = command.output()?;
+        let fabric = ["--fabric".as_ref(), self.home.as_os_str()];
+        self.ask(&[&["member"], args].concat(), &fabric)
+    }
+
+    /// What the first node says of itself.
+    fn status(&self) -> anyhow::Result<Value> {
+        self.ask(&["status"], &[])
+    }
+
+    fn ask(&self, args: &[&str], more: &[&OsStr]) -> anyhow::Result<Value> {
+        let mut command = self.one.command(&self.program);
+        let output =
+            command.args(args).arg("--json").args(more).arg("--state").arg(self.state("one")).output()?;
         ensure!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
         Ok(serde_json::from_slice(&output.stdout)?)
     }
@@ -68,23 +96,12 @@ impl Fabric {
         Ok(waiting.filter_map(|machine| machine["node"].as_str().map(str::to_owned)).collect())
     }
 
-    /// The id of a blob by what it is in the release.
-    fn blob(&self, role: &str) -> anyhow::Result<String> {
-        let status = self.one.status()?;
-        let blob = status.blobs.iter().find(|blob| blob.role == role).context("no such blob")?;
-        Ok(blob.blob.to_string())
-    }
-
     fn state(&self, name: &str) -> PathBuf {
-        self.cluster.lab().directory().join(format!("{name}.state"))
+        self.lab.directory().join(format!("{name}.state"))
     }
 
     fn store(&self, name: &str) -> PathBuf {
-        self.cluster.lab().directory().join(format!("{name}.store"))
-    }
-
-    fn release(&self) -> anyhow::Result<String> {
-        Ok(self.one.status()?.release.context("no release")?.id.to_string())
+        self.lab.directory().join(format!("{name}.store"))
     }
 
     /// Starts the agent of a machine that has just booted into its first stage.
@@ -93,10 +110,10 @@ impl Fabric {
             interface: host.interface().into(),
             mac: host.mac().to_string(),
             address: BARE.into(),
-            peers: vec![self.one.node.address],
-            release: self.release()?,
+            peers: vec![self.address],
+            release: self.release.to_string(),
             name: "node-bare".into(),
-            trust_root: trust_root(&self.one.home)?,
+            trust_root: trust_root(&self.home)?,
             http_port: 80,
             swarm_port: 7744,
             store: self.store("bare"),
@@ -105,7 +122,7 @@ impl Fabric {
             private: true,
             limits: bootfabric::limits::Limits::default(),
         };
-        let file = self.cluster.lab().directory().join("stage.json");
+        let file = self.lab.directory().join("stage.json");
         stage.write(&file)?;
         let mut agent = host.command(&self.program);
         agent.args(["agent", "--first-stage"]).arg(&file);
@@ -113,9 +130,40 @@ impl Fabric {
     }
 }
 
+/// Bytes that are found nowhere else.
+fn noise(seed: u64, len: usize) -> Vec<u8> {
+    let mut bytes = vec![0; len];
+    blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut bytes);
+    bytes
+}
+
+/// Signs a release of these blobs and puts it into the store. No machine boots it here.
+fn put_image(home: &Path, kernel: &[u8], root: &[u8]) -> anyhow::Result<ObjectId> {
+    let store = Store::open(&home.join("store"), StoreOptions::default())?;
+    let release = Release {
+        name: "test".into(),
+        version: "1".into(),
+        generation: 1,
+        arch: Arch::X86_64,
+        kernel: store.add_bytes(kernel)?,
+        kernel_version: "6".into(),
+        first_stage: store.add_bytes(b"a first stage")?,
+        root: store.add_bytes(root)?,
+        root_format: RootFormat::Squashfs,
+        loaders: vec![],
+        cmdline: "quiet".into(),
+        root_mode: RootMode::Overlay,
+        memory_needed_mib: 1,
+    };
+    let signed = SignedRelease::sign(&KeyDir::new(home.join("keys")).operator()?, &release)?;
+    let id = store.put_object(signed.bytes())?;
+    store.set_head(RELEASE_HEAD, &id)?;
+    Ok(id)
+}
+
 /// The key in the form in which the kernel's first stage carries it.
 fn trust_root(home: &Path) -> anyhow::Result<String> {
-    Ok(fabric::trust::KeyDir::new(home.join("keys")).trust_root()?.to_string())
+    Ok(KeyDir::new(home.join("keys")).trust_root()?.to_string())
 }
 
 fn key_of(state: &Path) -> anyhow::Result<NodeKey> {
@@ -186,15 +234,10 @@ fn blobs_in(store: &Path) -> usize {
     ["blobs", "partial"].iter().filter_map(|part| std::fs::read_dir(store.join(part)).ok()).flatten().count()
 }
 
-/// Pieces of `content` that are found nowhere else.
-fn samples(content: &[u8]) -> anyhow::Result<BTreeSet<&[u8]>> {
+/// Pieces of `content`, evenly spread.
+fn samples(content: &[u8]) -> BTreeSet<&[u8]> {
     let step = content.len() / SAMPLES;
-    let samples = (0..SAMPLES).filter_map(|n| content.get(n * step..n * step + SAMPLE));
-    // Runs of one byte are in every file.
-    let telling = |sample: &&[u8]| sample.iter().collect::<BTreeSet<_>>().len() > SAMPLE / 2;
-    let samples: BTreeSet<&[u8]> = samples.filter(telling).collect();
-    ensure!(samples.len() > SAMPLES / 4, "the content says too little: {} samples", samples.len());
-    Ok(samples)
+    (0..SAMPLES).filter_map(|n| content.get(n * step..n * step + SAMPLE)).collect()
 }
 
 /// How many of the samples are found in the file at `path`.
@@ -207,14 +250,21 @@ fn found(path: &Path, samples: &BTreeSet<&[u8]>) -> anyhow::Result<usize> {
     Ok(windows.filter(|window| samples.contains(window)).collect::<BTreeSet<_>>().len())
 }
 
+/// The nodes that the first one sees.
+fn peers(fabric: &Fabric) -> Vec<String> {
+    let status = fabric.status().unwrap_or_default();
+    let peers = status["peers"].as_array().cloned().unwrap_or_default();
+    peers.iter().filter_map(|peer| peer["node"].as_str().map(str::to_owned)).collect()
+}
+
 #[test]
 fn only_admitted_machines_are_given_anything_and_nobody_on_the_wire_reads_it() -> anyhow::Result<()> {
     let Some(fabric) = Fabric::new("private")? else { return Ok(()) };
-    let lab = fabric.cluster.lab();
-    let (release, root) = (fabric.release()?, fabric.blob("root")?);
+    let (lab, release) = (&fabric.lab, fabric.release);
+    let root = Hash::of(&fabric.root);
 
     // A bare machine waits, is seen, is admitted, and has its root.
-    let host = lab.host("bare", fabric.cluster.switch())?;
+    let host = lab.host("bare", &fabric.switch)?;
     host.add_address(BARE.parse()?)?;
     let agent = fabric.start_bare(&host)?;
     agent.wait_for_log("waits to be admitted", STEP_DEADLINE)?;
@@ -229,20 +279,19 @@ fn only_admitted_machines_are_given_anything_and_nobody_on_the_wire_reads_it() -
     assert_eq!((&admitted[0]["name"], &admitted[0]["node"]), (&"node-bare".into(), &bare_id.clone().into()));
     agent.wait_for_log(r#""event":"blob-complete","role":"root""#, STEP_DEADLINE)?;
     agent.wait_for_log(r#""event":"node-started""#, STEP_DEADLINE)?;
-    let copy = std::fs::read(fabric.store("bare").join("blobs").join(&root))?;
-    let original = std::fs::read(fabric.one.home.join("store/blobs").join(&root))?;
-    assert!(copy == original, "the copy differs");
+    let copy = std::fs::read(fabric.store("bare").join("blobs").join(root.to_string()))?;
+    assert!(copy == fabric.root, "the copy differs");
 
     // All of it crossed the wire, and none of it could be read there.
     let recorded = std::fs::metadata(fabric.capture.path())?.len();
     assert!(recorded > copy.len() as u64, "{recorded} bytes recorded of a root of {}", copy.len());
-    assert_eq!(found(fabric.capture.path(), &samples(&copy)?)?, 0, "the root was seen on the wire");
+    assert_eq!(found(fabric.capture.path(), &samples(&copy))?, 0, "the root was seen on the wire");
 
     // Somebody who knows the fabric, has the program and is on the switch.
     let home = lab.directory().join("outsider.home");
-    outsider_home(&fabric.one.home, &home)?;
-    let outsider = lab.host("outsider", fabric.cluster.switch())?;
-    let peer = fabric.one.node.address.to_string();
+    outsider_home(&fabric.home, &home)?;
+    let outsider = lab.host("outsider", &fabric.switch)?;
+    let peer = fabric.address.to_string();
     let mut up = outsider.command(&fabric.program);
     up.args([
         "up",
@@ -265,7 +314,7 @@ fn only_admitted_machines_are_given_anything_and_nobody_on_the_wire_reads_it() -
     })?;
     let bare_address: Ipv4Addr = BARE.split('/').next().context("no address")?.parse()?;
     let one_key = key_of(&fabric.state("one"))?.public();
-    for (address, key) in [(fabric.one.node.address, one_key), (bare_address, bare.public())] {
+    for (address, key) in [(fabric.address, one_key), (bare_address, bare.public())] {
         let (public, bulk): (SocketAddr, SocketAddr) = ((address, 80).into(), (address, BULK).into());
         let blob = format!("/blob/{root}");
         let made_up = "5a".repeat(32);
@@ -295,20 +344,16 @@ fn only_admitted_machines_are_given_anything_and_nobody_on_the_wire_reads_it() -
     }
     assert_eq!(blobs_in(&home.join("store")), 0);
     // What travels in the open is found, so the root would have been.
-    let kernel = std::fs::read(fabric.one.home.join("store/blobs").join(fabric.blob("kernel")?))?;
-    let open = kernel.get(500..500 + SAMPLE).context("no kernel")?;
+    let open = fabric.kernel.get(500..500 + SAMPLE).context("no kernel")?;
     wait_until("the kernel's first bytes on the wire", STEP_DEADLINE, || {
         found(fabric.capture.path(), &BTreeSet::from([open])).ok().filter(|found| *found == 1)
     })?;
-    let seen = fabric.one.status()?.peers;
-    assert!(seen.iter().all(|peer| peer.node.to_string() == bare_id), "{seen:?}");
+    assert_eq!(peers(&fabric), [bare_id.clone()]);
 
     // Withdrawn, the machine is dropped; with an empty store it gets nothing, until it is admitted again.
     fabric.member(&["revoke", "node-bare"])?;
     agent.wait_for_log(r#""event":"not-admitted""#, STEP_DEADLINE)?;
-    wait_until("the machine is gone", STEP_DEADLINE, || {
-        fabric.one.status().ok().filter(|now| now.peers.is_empty())
-    })?;
+    wait_until("the machine is gone", STEP_DEADLINE, || peers(&fabric).is_empty().then_some(()))?;
     agent.kill()?;
     std::fs::remove_dir_all(fabric.store("bare"))?;
     let again = fabric.start_bare(&host)?;

@@ -25,7 +25,7 @@ pub use freshness::Freshness;
 pub use grant::{Grant, Operator};
 pub use key::{OperatorId, OperatorKey, RootKey, TrustRoot};
 pub use keydir::KeyDir;
-pub use membership::Membership;
+pub use membership::{Membership, decode_memberships, encode_memberships};
 pub use references::references;
 pub use release::{Arch, Loader, Release, RootFormat, RootMode};
 pub use settings::{Settings, Subnet};

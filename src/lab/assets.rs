@@ -86,22 +86,13 @@ impl Assets {
         run(Command::new("cp").args(["-a", "--reflink=auto"]).arg(&cache).arg(home))
     }
 
-    /// Makes the directory of a private fabric's operator at `home`, likewise. It is built anew each time, and small: its
-    /// root has no kernel modules.
-    ///
-    /// # Errors
-    /// As [`Assets::home`].
-    pub fn private_home(&self, kind: RootKind, home: &Path) -> anyhow::Result<()> {
-        self.build_home(kind, home, &["--private"], &["--no-root-modules"])
-    }
-
     /// The home for `kind`, built if this program has not built it before. Processes wait for each other.
     fn cached_home(&self, kind: RootKind) -> anyhow::Result<PathBuf> {
         let homes = self.directory.join("homes");
         std::fs::create_dir_all(&homes).with_context(|| format!("cannot make {}", homes.display()))?;
         let lock = std::fs::File::create(homes.join("lock")).context("cannot lock the image cache")?;
         lock.lock().context("cannot lock the image cache")?;
-        let root = self.root(kind)?;
+        let (root, kernel) = (self.root(kind)?, self.kernel()?);
         let home = homes.join(format!("{}-{}", kind.name(), self.fingerprint(&root)?));
         if home.is_dir() {
             return Ok(home);
@@ -114,23 +105,14 @@ impl Assets {
             }
         }
         let fresh = homes.join(format!("{}-new", kind.name()));
-        self.build_home(kind, &fresh, &[], &[])?;
-        std::fs::rename(&fresh, &home).context("cannot keep the image")?;
-        Ok(home)
-    }
-
-    fn build_home(&self, kind: RootKind, home: &Path, init: &[&str], image: &[&str]) -> anyhow::Result<()> {
-        let (root, kernel) = (self.root(kind)?, self.kernel()?);
-        run(Command::new(&self.program)
-            .args(["init", "--name", "lab"])
-            .args(init)
-            .arg("--fabric")
-            .arg(home))?;
+        run(Command::new(&self.program).args(["init", "--name", "lab", "--fabric"]).arg(&fresh))?;
         let mut build = Command::new(&self.program);
         build.args(["image", "build", "--name", kind.name(), "--version", "1", "--modules", "virtio"]);
-        build.args(["--cmdline", LAB_CMDLINE]).args(image).arg("--fabric").arg(home);
+        build.args(["--cmdline", LAB_CMDLINE, "--fabric"]).arg(&fresh);
         build.arg("--root").arg(&root).arg("--kernel").arg(&kernel).arg("--program").arg(&self.program);
-        run(&mut build)
+        run(&mut build)?;
+        std::fs::rename(&fresh, &home).context("cannot keep the image")?;
+        Ok(home)
     }
 
     fn fingerprint(&self, root: &Path) -> anyhow::Result<String> {

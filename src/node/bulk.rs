@@ -13,21 +13,31 @@ use fabric::exchange::{ChunkSource, ExchangeHandle, FallbackSource, HttpSource};
 use fabric::id::{BlobId, NodeId};
 use fabric::store::Store;
 use fabric::swarm::{BulkReader, BulkSource, NotHeld, SwarmHandle};
+use fabric::tls;
 use pxe::http::UploadLimit;
 
 use super::arriving;
 
-/// The source of `peer`, whose HTTP service is at `http`: that one where it can be reached, else streams of the swarm. What
-/// changes is told among the events of `exchange`.
+/// The source of `peer`, whose HTTP service is at `http`: that one where it can be reached, else streams of the swarm. In a
+/// private fabric it is the members' service beside it, over TLS with the token that the peer gave. What changes is told among the events of `exchange`.
 pub(crate) fn source_of(
     peer: NodeId,
     http: SocketAddr,
     swarm: &SwarmHandle,
     exchange: &ExchangeHandle,
 ) -> Arc<dyn ChunkSource> {
-    let http = Arc::new(HttpSource::new(http));
     let stream = Arc::new(BulkSource::new(swarm.clone(), peer));
-    Arc::new(FallbackSource::new(peer, http, stream, exchange.teller()))
+    let secure = swarm.bulk_access(peer).map(|access| tls::source(http.ip(), &access));
+    let first = match secure {
+        Some(Ok(secure)) => Arc::new(secure),
+        None if !swarm.is_private() => Arc::new(HttpSource::new(http)),
+        // Blobs of a private fabric never travel in the open.
+        none => {
+            tracing::warn!(?none, ?peer, "no TLS to a peer: its runs travel over the swarm");
+            return stream;
+        }
+    };
+    Arc::new(FallbackSource::new(peer, first, stream, exchange.teller()))
 }
 
 /// What a node holds, for peers that ask over the swarm.

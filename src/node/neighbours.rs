@@ -6,12 +6,10 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::sync::Arc;
 
-use fabric::exchange::{ChunkSource, ExchangeEvent, Outgoing, PeerHint, Route};
+use fabric::exchange::{ExchangeEvent, Outgoing, PeerHint, Route};
 use fabric::id::NodeId;
-use fabric::swarm::{AnnouncedKind, BulkSource, Incompatibility, MemberInfo, SwarmEvent};
-use fabric::tls;
+use fabric::swarm::{AnnouncedKind, Incompatibility, MemberInfo, SwarmEvent};
 use tokio::sync::mpsc;
 
 use super::boot;
@@ -42,7 +40,8 @@ async fn carry(mut events: mpsc::Receiver<SwarmEvent>, node: Join) {
             SwarmEvent::PeerUp(peer, member, remote) => {
                 let address = http_address(&member, remote);
                 node.events.emit(Event::PeerUp { node: peer.to_string(), address: address.ip().to_string() });
-                node.exchange.peer_up(peer, source(&node, peer, address), PeerHint::default()).await;
+                let source = bulk::source_of(peer, address, &node.swarm, &node.exchange);
+                node.exchange.peer_up(peer, source, PeerHint::default()).await;
                 node.view.set_refused(None);
                 connected.insert(peer);
                 node.view.set_peers(connected.len());
@@ -88,22 +87,6 @@ async fn carry(mut events: mpsc::Receiver<SwarmEvent>, node: Join) {
                     reason: reason.into(),
                 });
             }
-        }
-    }
-}
-
-/// How a peer's runs are fetched: over its HTTP service, or, in a private fabric, over TLS with the token it gave. Where
-/// that cannot be they travel over the swarm's own connection, which no stranger has either.
-fn source(node: &Join, peer: NodeId, address: SocketAddr) -> Arc<dyn ChunkSource> {
-    if !node.view.config().private {
-        return bulk::source_of(peer, address, &node.swarm, &node.exchange);
-    }
-    let source = node.swarm.bulk_access(peer).map(|access| tls::source(address.ip(), &access));
-    match source {
-        Some(Ok(source)) => Arc::new(source),
-        none => {
-            tracing::warn!(?none, ?peer, "no TLS to a peer: its runs travel over the swarm");
-            Arc::new(BulkSource::new(node.swarm.clone(), peer))
         }
     }
 }

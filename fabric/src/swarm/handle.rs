@@ -290,6 +290,12 @@ impl SwarmHandle {
         self.shared.gate.as_ref().is_none_or(|gate| gate.admits(self.shared.node))
     }
 
+    /// Whether only members take part.
+    #[must_use]
+    pub fn is_private(&self) -> bool {
+        self.shared.gate.is_some()
+    }
+
     /// How to ask a peer for blobs over TLS; `None` in an open fabric, and for who is no peer or has no such service.
     #[must_use]
     pub fn bulk_access(&self, peer: NodeId) -> Option<BulkAccess> {

@@ -3,7 +3,11 @@
 //! A name holds one machine at a time. The highest generation of a name counts, so naming another machine, or none, takes
 //! the name from the one before: there is no date in it and nothing expires. A machine that makes a new key at each boot
 //! keeps its name and is admitted anew.
+//!
+//! A store keeps all of a fabric as one object: magic `BFMEMBER` (8 bytes), then the signed statements in the crate's one
+//! encoding.
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::error::TrustError;
@@ -21,6 +25,30 @@ pub struct Membership {
     pub node: Option<NodeId>,
     /// Place in the order of statements about this name; at least 1.
     pub generation: u64,
+}
+
+const LIST_MAGIC: &[u8; 8] = b"BFMEMBER";
+/// What a list is called in errors.
+const LIST: &str = "list of memberships";
+
+/// Signed memberships as one object.
+///
+/// # Errors
+/// [`TrustError::Malformed`]: an error in this program.
+pub fn encode_memberships(statements: &[Bytes]) -> Result<Vec<u8>, TrustError> {
+    let statements: Vec<&[u8]> = statements.iter().map(AsRef::as_ref).collect();
+    let list = codec::encode(LIST, &statements).map_err(|_| TrustError::Malformed { what: LIST })?;
+    Ok([LIST_MAGIC.as_slice(), &list].concat())
+}
+
+/// The signed memberships in an object; none of them is verified.
+///
+/// # Errors
+/// [`TrustError::Malformed`] if it is no such list.
+pub fn decode_memberships(object: &[u8]) -> Result<Vec<Bytes>, TrustError> {
+    let list = object.strip_prefix(LIST_MAGIC).and_then(|list| codec::decode(LIST, list).ok());
+    let statements: Vec<Vec<u8>> = list.ok_or(TrustError::Malformed { what: LIST })?;
+    Ok(statements.into_iter().map(Bytes::from).collect())
 }
 
 impl Membership {
@@ -65,6 +93,17 @@ mod tests {
         let payload = membership.to_payload().unwrap();
         assert!(payload.len() <= Membership::MAX_PAYLOAD);
         assert_eq!(Membership::from_payload(1, &payload).unwrap(), membership);
+    }
+
+    #[test]
+    fn a_list_round_trips_names_no_blobs_and_nothing_else_is_one() {
+        let list = [Bytes::from_static(b"one"), Bytes::new()];
+        let object = encode_memberships(&list).unwrap();
+        assert_eq!(decode_memberships(&object).unwrap(), list);
+        assert_eq!(crate::trust::references(&object).unwrap(), []);
+        for bad in [&object[..object.len() - 1], &object[1..], b""] {
+            assert!(decode_memberships(bad).is_err() && crate::trust::references(bad).is_err());
+        }
     }
 
     #[test]
