@@ -348,7 +348,7 @@ fn only_admitted_machines_are_given_anything_and_nobody_on_the_wire_reads_it() -
     wait_until("the kernel's first bytes on the wire", STEP_DEADLINE, || {
         found(fabric.capture.path(), &BTreeSet::from([open])).ok().filter(|found| *found == 1)
     })?;
-    assert_eq!(peers(&fabric), [bare_id.clone()]);
+    assert_eq!(peers(&fabric), std::slice::from_ref(&bare_id));
 
     // Withdrawn, the machine is dropped; with an empty store it gets nothing, until it is admitted again.
     fabric.member(&["revoke", "node-bare"])?;

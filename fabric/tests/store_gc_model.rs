@@ -1,5 +1,5 @@
 //! Collecting garbage against a slow, obvious oracle: whatever happens before, what is left is what the oracle reaches.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a step that fails is a test that fails")]
+#![expect(clippy::unwrap_used, reason = "a step that fails is a test that fails")]
 
 mod store_support;
 

@@ -5,7 +5,7 @@ use fabric::content::BlobRef;
 use fabric::id::{BlobId, Hash, ObjectId};
 use fabric::trust::{
     Arch, Freshness, Grant, Loader, Membership, Operator, OperatorKey, Release, RootFormat, RootKey,
-    RootMode, Settings, Signed, SignedRelease, SignedSettings, TrustError, references,
+    RootMode, Settings, Signed, SignedRelease, SignedSettings, TrustError, encode_memberships, references,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -66,10 +66,12 @@ fn what_a_statement_names_is_told_and_never_guessed() {
     assert_eq!(named, all);
     let settings = Signed::sign(&operator(&root, 2), &Settings::default_for_bare_switch("lab")).unwrap();
     assert_eq!(references(settings.bytes()).unwrap(), []);
-    let list = |statements: &[&[u8]]| fabric::codec::encode("list", &statements).unwrap();
-    assert_eq!(references(&list(&[&settings.bytes()[..], &signed[..]])).unwrap().len(), 4);
-    assert_eq!(references(&list(&[])).unwrap(), []);
-    references(&list(&[&settings.bytes()[..], b"text"])).unwrap_err();
+    let member = Membership { name: "a".into(), node: None, generation: 1 };
+    let member = Signed::sign(&operator(&root, 2), &member).unwrap();
+    assert_eq!(references(member.bytes()).unwrap(), []);
+    let list = |statements: &[bytes::Bytes]| encode_memberships(statements).unwrap();
+    assert_eq!(references(&list(&[member.bytes().clone()])).unwrap(), []);
+    references(&fabric::codec::encode("list", &vec![b"text".to_vec()]).unwrap()).unwrap_err();
     // Of another kind, of a later format, cut off, something else: unknown is not the same as nothing.
     let changed = |at: usize| {
         let mut bytes = signed.clone();

@@ -1,17 +1,13 @@
 //! Which blobs signed statements name, for a store that collects garbage.
 
 use super::error::TrustError;
-use super::membership::Membership;
+use super::membership::{Membership, decode_memberships};
 use super::release::Release;
 use super::settings::Settings;
 use super::signed::{SignedMembership, SignedRelease, SignedSettings, Statement, kind};
-use crate::codec;
 use crate::content::BlobRef;
 
-/// What an object may be that is no signed statement by itself.
-const LIST: &str = "list of signed statements";
-
-/// The blobs that `object` names: a signed statement, or a list of some. Signatures are not verified: what is kept was, when it
+/// The blobs that `object` names: a signed statement, or a list of memberships. Signatures are not verified: what is kept was, when it
 /// came.
 ///
 /// # Errors
@@ -20,13 +16,8 @@ pub fn references(object: &[u8]) -> Result<Vec<BlobRef>, TrustError> {
     if let Some(kind) = kind(object) {
         return named_by(kind, object);
     }
-    let malformed = || TrustError::Malformed { what: LIST };
-    let statements: Vec<Vec<u8>> = codec::decode(LIST, object).map_err(|_| malformed())?;
-    let mut blobs = Vec::new();
-    for statement in &statements {
-        blobs.extend(named_by(kind(statement).ok_or_else(malformed)?, statement)?);
-    }
-    Ok(blobs)
+    // Memberships name no blobs.
+    decode_memberships(object).map(|_| Vec::new())
 }
 
 fn named_by(kind: u8, statement: &[u8]) -> Result<Vec<BlobRef>, TrustError> {

@@ -81,6 +81,8 @@ struct Desk {
     newcomer: Newcomer,
     bulk_port: u16,
     roster: Roster,
+    /// This node was a member while a statement came that ended it: whoever turns it away need not know.
+    withdrawn: bool,
     tied: HashMap<NodeId, Tied>,
     waiting: WaitingList,
     taken: Taken,
@@ -123,6 +125,7 @@ impl Desk {
             Verdict::Refused { why, newcomer } => {
                 let member = newcomer.is_none();
                 self.asked(from, newcomer, now);
+                let why = if self.withdrawn { Refusal::Withdrawn } else { why };
                 self.report(Report::TurnedAway { by: from.node, at: from.at, why, member });
                 Err(why)
             }
@@ -167,7 +170,9 @@ impl Desk {
 
     /// Takes a membership in; true if it is news.
     fn learn(&mut self, bytes: &[u8]) -> Result<bool, AdmitError> {
+        let member = self.roster.admits(self.me);
         let Some(change) = self.roster.merge(bytes)? else { return Ok(false) };
+        self.withdrawn = (self.withdrawn || member) && !self.roster.admits(self.me);
         if self.taken.news.len() < MAX_MEMBERSHIPS {
             self.taken.news.push(Bytes::copy_from_slice(bytes));
         }
@@ -214,6 +219,7 @@ impl Gate {
             newcomer,
             bulk_port,
             roster,
+            withdrawn: false,
             tied: HashMap::new(),
             waiting: WaitingList::default(),
             taken: Taken::default(),
