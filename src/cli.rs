@@ -11,6 +11,7 @@ mod member;
 pub mod output;
 mod place;
 mod seed;
+mod sim;
 mod status;
 mod store;
 mod transfer_bar;
@@ -110,6 +111,16 @@ pub fn main() -> ExitCode {
 /// long runs have threads of their own.
 fn share_runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")
+}
+
+/// The name of a rack.
+fn rack(text: &str) -> Result<String, String> {
+    let max = fabric::swarm::MAX_RACK;
+    if text.len() <= max {
+        Ok(text.to_owned())
+    } else {
+        Err(format!("the name of a rack has at most {max} bytes"))
+    }
 }
 
 /// Does `work` until a signal asks the program to end.

@@ -176,6 +176,7 @@ impl Node {
             http_port,
             swarm_port,
             mac: mac_bytes(&config.mac),
+            rack: config.rack.clone(),
             ..MemberInfo::new(config.name.clone(), address)
         };
         let swarm_config = SwarmConfig {

@@ -66,7 +66,7 @@ pub use behaviour::BuildError;
 pub use bulk::{BulkReader, BulkSource, MAX_BULK, NotHeld};
 pub use handle::{PeerInfo, SendError, SwarmHandle};
 pub use key::{KeyError, MalformedKey, NodeKey, NodePublicKey};
-pub use member::{MAX_NAME, MAX_VERSION, MemberError, MemberInfo};
+pub use member::{MAX_NAME, MAX_RACK, MAX_VERSION, MemberError, MemberInfo};
 pub use objects::{MAX_OBJECT, ObjectError, ObjectSource};
 pub use protocol::{FabricTag, ProtocolRange};
 pub use records::{MAX_AGE, MAX_KEY, MAX_RECORDS, MAX_VALUE, Record, RecordError};

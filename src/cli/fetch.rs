@@ -43,6 +43,9 @@ pub(crate) struct Args {
     /// Give up when nothing came for so long
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     patience: u64,
+    /// Rack that this machine stands in: what other racks have is fetched about once for all of the rack
+    #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true, value_parser = super::rack)]
+    rack: String,
     /// Print JSON, one object a line: `progress`, and `done` at the end
     #[arg(long)]
     json: bool,
@@ -67,6 +70,7 @@ async fn run_async(args: Args) -> anyhow::Result<()> {
             own: args.listen.own(&peers),
             peers,
             upload_limit: args.upload_limit,
+            rack: args.rack,
         },
         ticket: args.ticket,
         output: args.output,

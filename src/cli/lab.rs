@@ -20,6 +20,8 @@ pub(crate) struct Args {
 enum Command {
     /// Boot bare virtual machines from each other, killing each after it has booted the next
     Demo(DemoArgs),
+    /// Simulate a swarm of many nodes in virtual time: who is done when, what leaves the origin, what crosses racks
+    Sim(super::sim::Args),
     /// Say what the lab is missing on this machine
     Check {
         /// Print JSON
@@ -50,6 +52,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     match args.command {
         Command::Demo(demo) if demo.inner => run_demo(demo),
         Command::Demo(_) => run_guarded(),
+        Command::Sim(sim) => super::sim::run(&sim),
         Command::Check { json } => check(json),
         Command::Sweep => {
             let swept = netlab::sweep_stale()?;

@@ -35,6 +35,9 @@ pub(crate) struct Args {
     /// The most that leaves this machine, as in 400mbit or 50MB [default: no limit]
     #[arg(long, value_name = "RATE")]
     upload_limit: Option<Rate>,
+    /// Rack that this machine stands in: what other racks have is fetched about once for all of the rack
+    #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true, value_parser = super::rack)]
+    rack: String,
     /// Print JSON, one object a line: first `seeding` with the ticket, then what happens
     #[arg(long)]
     json: bool,
@@ -59,7 +62,8 @@ async fn seed(args: &Args) -> anyhow::Result<()> {
         files.push(index(&store, file).await?);
     }
     let (listen, upload_limit) = (args.listen, args.upload_limit);
-    let setup = Setup { listen, own: listen.own(&[]), peers: Vec::new(), upload_limit };
+    let setup =
+        Setup { listen, own: listen.own(&[]), peers: Vec::new(), upload_limit, rack: args.rack.clone() };
     let station = Station::start(&setup, store.clone(), &events).await?;
     let peers = args.listen.reachable(station.port())?;
     for (file, indexed) in args.files.iter().zip(files) {

@@ -42,6 +42,9 @@ pub(crate) struct Args {
     /// A node to begin with; others are found through it (may be repeated)
     #[arg(long = "peer", value_name = "ADDRESS")]
     peers: Vec<Ipv4Addr>,
+    /// Rack that this machine stands in: what other racks have is fetched about once for all of the rack
+    #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true, value_parser = super::rack)]
+    rack: String,
     /// Whether to answer DHCP
     #[arg(long, value_enum, default_value = "full")]
     dhcp: DhcpMode,
@@ -90,6 +93,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
         store: home.store_path(),
         first_peers: args.peers,
         release: None,
+        rack: args.rack,
         dhcp: args.dhcp,
         http_port: None,
         swarm_port: None,

@@ -43,6 +43,9 @@ pub struct NodeConfig {
     pub first_peers: Vec<Ipv4Addr>,
     /// Release to fetch; `None` to serve what the store holds.
     pub release: Option<ObjectId>,
+    /// The rack that the machine stands in; empty if nobody said.
+    #[serde(default)]
+    pub rack: String,
     /// Whether to answer DHCP.
     pub dhcp: DhcpMode,
     /// Port of the HTTP service, where the settings' is not to be used or not known yet.
@@ -74,6 +77,7 @@ pub(crate) fn from_first_stage(path: &Path) -> anyhow::Result<NodeConfig> {
         store: said.store,
         first_peers: said.peers,
         release: Some(said.release.parse()?),
+        rack: String::new(),
         dhcp: DhcpMode::Full,
         http_port: Some(said.http_port),
         swarm_port: Some(said.swarm_port),
@@ -99,6 +103,7 @@ impl NodeConfig {
             store: "/run/bootfabric/store".into(),
             first_peers: vec![],
             release: None,
+            rack: String::new(),
             dhcp: DhcpMode::Full,
             http_port: None,
             swarm_port: None,

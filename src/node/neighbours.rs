@@ -39,9 +39,10 @@ async fn carry(mut events: mpsc::Receiver<SwarmEvent>, node: Join) {
         match event {
             SwarmEvent::PeerUp(peer, member, remote) => {
                 let address = http_address(&member, remote);
+                let hint = PeerHint { far: member.far_from(&node.view.config().rack), ..PeerHint::default() };
                 node.events.emit(Event::PeerUp { node: peer.to_string(), address: address.ip().to_string() });
                 let source = bulk::source_of(peer, address, &node.swarm, &node.exchange);
-                node.exchange.peer_up(peer, source, PeerHint::default()).await;
+                node.exchange.peer_up(peer, source, hint).await;
                 node.view.set_refused(None);
                 connected.insert(peer);
                 node.view.set_peers(connected.len());

@@ -49,6 +49,8 @@ pub(crate) struct Setup {
     pub(crate) peers: Vec<SocketAddrV4>,
     /// The most that leaves for others.
     pub(crate) upload_limit: Option<Rate>,
+    /// The rack that this machine stands in; empty if nobody said.
+    pub(crate) rack: String,
 }
 
 /// A node of a share.
@@ -77,6 +79,7 @@ impl Station {
             nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default();
         let me = MemberInfo {
             http_port: http.local_addr().port(),
+            rack: setup.rack.clone(),
             ..MemberInfo::new(name.chars().take(63).collect::<String>(), setup.own)
         };
         let swarm_config = SwarmConfig {
@@ -95,7 +98,8 @@ impl Station {
         let (exchange, messages) = Exchange::start(store, config);
         let (count, peers) = watch::channel(0);
         tokio::spawn(tell(exchange.events(), events.clone()));
-        tokio::spawn(carry(swarm_events, swarm.clone(), exchange.clone(), count, events.clone()));
+        let rack = setup.rack.clone();
+        tokio::spawn(carry(swarm_events, swarm.clone(), exchange.clone(), count, events.clone(), rack));
         tokio::spawn(send(messages, swarm.clone()));
         Ok(Self { swarm, exchange, objects, peers, http, stop_swarm, stop_http })
     }
@@ -157,14 +161,16 @@ async fn carry(
     exchange: ExchangeHandle,
     count: watch::Sender<usize>,
     events: Events,
+    rack: String,
 ) {
     while let Some(event) = told.recv().await {
         match event {
             SwarmEvent::PeerUp(peer, member, remote) => {
                 let address = http_address(&member, remote);
+                let hint = PeerHint { far: member.far_from(&rack), ..PeerHint::default() };
                 events.emit(Event::PeerUp { node: peer.to_string(), address: address.ip().to_string() });
                 let source = source_of(peer, address, &swarm, &exchange);
-                exchange.peer_up(peer, source, PeerHint::default()).await;
+                exchange.peer_up(peer, source, hint).await;
                 count.send_modify(|count| *count += 1);
             }
             SwarmEvent::PeerDown(peer) => {

@@ -26,7 +26,10 @@ impl Store {
         let _changes = self.change();
         let before = self.head(name).ok().flatten();
         self.heads_dir().write(name, &format!("{object}\n"))?;
-        self.was_named(before.iter().chain([object]).map(|&object| Item::Object(object)));
+        // A name that keeps nothing of what its object leads to does not take over from whoever is adding that.
+        if !name.starts_with(REMOVED) {
+            self.was_named(before.iter().chain([object]).map(|&object| Item::Object(object)));
+        }
         Ok(())
     }
 

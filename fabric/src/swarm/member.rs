@@ -11,6 +11,8 @@ use crate::id::NodeId;
 
 /// Bytes in a node's name: a host name label is 63 at most (RFC 1035 section 2.3.4), a full name 255; ours stay short.
 pub const MAX_NAME: usize = 64;
+/// Bytes in the name of a rack.
+pub const MAX_RACK: usize = 32;
 /// Bytes in a program version.
 pub const MAX_VERSION: usize = 32;
 /// Bytes of an encoded member: the fields above and some forty bytes of numbers.
@@ -37,6 +39,8 @@ pub struct MemberInfo {
     pub version: String,
     /// The protocol versions it speaks. The swarm fills in its own.
     pub protocols: ProtocolRange,
+    /// The rack it stands in, at most [`MAX_RACK`] bytes; empty if nobody said.
+    pub rack: String,
 }
 
 impl MemberInfo {
@@ -53,7 +57,14 @@ impl MemberInfo {
             mac: None,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             protocols: ProtocolRange::OURS,
+            rack: String::new(),
         }
+    }
+
+    /// Whether both are known to stand in different racks.
+    #[must_use]
+    pub fn far_from(&self, rack: &str) -> bool {
+        !rack.is_empty() && !self.rack.is_empty() && self.rack != rack
     }
 
     /// Where its swarm can be dialled, if it says so.
@@ -72,6 +83,9 @@ impl MemberInfo {
     fn check(&self) -> Result<(), MemberError> {
         if self.name.len() > MAX_NAME {
             return Err(MemberError::TooLong { what: "name", max: MAX_NAME });
+        }
+        if self.rack.len() > MAX_RACK {
+            return Err(MemberError::TooLong { what: "rack", max: MAX_RACK });
         }
         if self.version.len() > MAX_VERSION {
             return Err(MemberError::TooLong { what: "version", max: MAX_VERSION });

@@ -195,7 +195,10 @@ impl Blob {
                 if let Some(fetch) = &mut self.fetch {
                     fetch.missing.remove(cell);
                 }
-                gained(&mut self.announcer, cell, self.holders.get(cell as usize).copied().unwrap_or(0));
+                // In a rack, what came from another is as rare as what came from the seeder.
+                let near = self.imports.as_ref().map(|imports| imports.near(cell).saturating_add(1));
+                let holders = near.or_else(|| self.holders.get(cell as usize).copied());
+                gained(&mut self.announcer, cell, holders.unwrap_or(0));
             }
         }
     }

@@ -70,9 +70,13 @@ impl Imports {
         &self.ripe
     }
 
-    /// Whether a neighbour in our rack holds `cell`.
-    pub(crate) fn is_near(&self, cell: u32) -> bool {
-        self.near.get(cell as usize).is_some_and(|&count| count > 0)
+    /// Neighbours in our rack that hold `cell`.
+    pub(crate) fn near(&self, cell: u32) -> u16 {
+        self.near.get(cell as usize).copied().unwrap_or(0)
+    }
+
+    fn is_near(&self, cell: u32) -> bool {
+        self.near(cell) > 0
     }
 
     /// A neighbour that counts as being on `side` holds `cell` now.
