@@ -31,6 +31,15 @@ dhclient                               isc-dhcp-client   a DHCP client to test w
 dnsmasq                                dnsmasq-base      a DHCP and TFTP server to test the lab with
 '
 
+# Only measuring wants programs to compare with.
+if [ "${1:-}" = --bench ]; then
+    needs+='
+nginx                                  nginx-light       an HTTP server to compare with
+b3sum                                  b3sum             hashing to compare with
+atftpd                                 atftpd            a TFTP server to compare with
+'
+fi
+
 missing=() reasons=()
 while read -r what package reason; do
     [ -n "$what" ] || continue
