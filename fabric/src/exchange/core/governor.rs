@@ -25,9 +25,10 @@ const AHEAD: u64 = 400 * MS;
 /// How often the pace is measured.
 const SAMPLE: u64 = 30 * MS;
 /// Offers under way at least, in all and for each neighbour, also before anything has been measured: fewer leave the uplink
-/// idle while the first of them are fetched and announced.
+/// idle while the first of them are fetched and announced; with two for each of 32 neighbours on slow links the last of them
+/// wait longer than [`MIN_PATIENCE`], and a third of a copy leaves twice (measured).
 const MIN_OFFERS: u32 = 12;
-const MIN_PER_PEER: u32 = 2;
+const MIN_PER_PEER: u32 = 1;
 /// Offers under way at most for each neighbour.
 const MAX_PER_PEER: u32 = 8;
 /// An offer not seen fulfilled after this time, or after a few times the usual one, is made to somebody else.
