@@ -75,6 +75,8 @@ pub(crate) struct Peer {
     pub(crate) bytes: u64,
     failures: u32,
     offences: u32,
+    /// Requests numbered below this were made before the last chunk that it denied: they may be denied for the same reason.
+    pub(crate) denied: u64,
     /// Blobs not known here that it is interested in.
     pub(crate) interests: BTreeSet<BlobId>,
     /// Bytes received and requests answered, for the report.
@@ -93,6 +95,7 @@ impl Peer {
             bytes: 0,
             failures: 0,
             offences: 0,
+            denied: 0,
             interests: BTreeSet::new(),
             fetched: 0,
             answered: 0,

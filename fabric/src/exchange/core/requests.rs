@@ -51,7 +51,7 @@ impl Core {
         let Some(flight) = self.land(id) else { return self.complete_fetches(now) };
         match result {
             Ok(()) => self.delivered(now, &flight),
-            Err(failure) => self.failed(now, &flight, failure),
+            Err(failure) => self.failed(now, id, &flight, failure),
         }
         if let Some(blob) = self.blobs.get_mut(&flight.blob) {
             // What it did not bring can be asked of anybody again.
@@ -94,15 +94,22 @@ impl Core {
         self.event(ExchangeEvent::RunDone { blob, peer, run, bytes });
     }
 
-    fn failed(&mut self, now: Time, flight: &Flight, failure: Failure) {
+    fn failed(&mut self, now: Time, id: RequestId, flight: &Flight, failure: Failure) {
         let Some(peer) = self.peers.get_mut(&flight.slot) else { return };
         let (key, slot, blob) = (peer.key, flight.slot, flight.blob);
         let why = match failure {
             Failure::NotHeld => {
+                // Who drops a blob denies all that is asked of it at that moment: one broken promise, not many.
+                let news = id.0 >= peer.denied;
+                if news {
+                    peer.denied = self.next_id;
+                }
                 if let Some(blob) = self.blobs.get_mut(&blob) {
                     blob.unlearn(slot, flight.run.chunks());
                 }
-                self.offence(slot, "chunks that it said it holds");
+                if news {
+                    self.offence(slot, "chunks that it said it holds");
+                }
                 "it does not hold the run".to_owned()
             }
             Failure::Refused { retry_after } => {

@@ -375,3 +375,25 @@ fn in_a_race_only_the_liar_is_blamed() {
         world.finish(honests, blob(0));
     }
 }
+
+#[test]
+fn what_is_denied_together_is_one_offence_and_a_liar_is_found_out_all_the_same() {
+    let mut world = fetching(1);
+    let full = Message::Bitfield { blob: blob(0), have: Bitfield::full(100) };
+    says(&mut world, 0, full.clone());
+    let asked = world.requests.len();
+    assert!(asked > 1);
+    let offences = |world: &World| world.core.peer_reports().first().map(|peer| (peer.offences, peer.banned));
+    for _ in 0..asked {
+        world.step(Step::Ends(0));
+    }
+    assert_eq!(offences(&world), Some((1, false)));
+    // It goes on saying that it holds everything, and denies whatever it is asked for.
+    for _ in 0..1000 {
+        if world.requests.is_empty() {
+            says(&mut world, 0, full.clone());
+        }
+        world.step(Step::Ends(0));
+    }
+    assert_eq!(offences(&world).map(|(_, banned)| banned), Some(true));
+}
