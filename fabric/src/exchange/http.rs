@@ -23,7 +23,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::source::{ChunkSource, SourceError};
 use crate::id::BlobId;
@@ -105,6 +105,23 @@ impl fmt::Debug for Private {
 pub struct HttpSource {
     address: SocketAddr,
     requests: mpsc::Sender<connection::Request>,
+    abandoned: Arc<Notify>,
+}
+
+/// Waits for an answer, and tells the connection if nobody does any more.
+struct Waiting<'a> {
+    answer: oneshot::Receiver<connection::Answered>,
+    abandoned: &'a Notify,
+    over: bool,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if !self.over {
+            self.answer.close();
+            self.abandoned.notify_one();
+        }
+    }
 }
 
 impl HttpSource {
@@ -124,8 +141,9 @@ impl HttpSource {
     #[must_use]
     pub fn with_timeouts(address: SocketAddr, private: Option<Private>, timeouts: HttpTimeouts) -> Self {
         let (requests, queue) = mpsc::channel(QUEUE);
-        tokio::spawn(connection::serve(address, private, timeouts, queue));
-        Self { address, requests }
+        let abandoned = Arc::new(Notify::new());
+        tokio::spawn(connection::serve(address, private, timeouts, queue, Arc::clone(&abandoned)));
+        Self { address, requests, abandoned }
     }
 
     /// The peer's HTTP address.
@@ -145,7 +163,10 @@ impl ChunkSource for HttpSource {
         let request = connection::Request::new(*blob, bytes, std::mem::take(sink), reply);
         let gone = || SourceError::Unreachable("the connection's task has ended".into());
         self.requests.send(request).await.map_err(|_| gone())?;
-        let (buffer, result) = answer.await.map_err(|_| gone())?;
+        let mut waiting = Waiting { answer, abandoned: &self.abandoned, over: false };
+        let answered = (&mut waiting.answer).await;
+        waiting.over = true;
+        let (buffer, result) = answered.map_err(|_| gone())?;
         *sink = buffer;
         result
     }

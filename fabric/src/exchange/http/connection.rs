@@ -6,11 +6,12 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::ops::Range;
+use std::sync::Arc;
 
 use bytes::BufMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use super::head::{self, Answer, MAX_HEAD, RequestHead};
@@ -25,13 +26,16 @@ const MAX_REFUSAL_BODY: u64 = 64 * 1024;
 /// Buffers are multiples of this, so that one fits the next request of about the same length too.
 const BUFFER_STEP: usize = 64 * 1024;
 
+/// What comes back of a request: the buffer, and how it went.
+pub(super) type Answered = (Vec<u8>, Result<(), SourceError>);
+
 /// One range to fetch and where its bytes go.
 #[derive(Debug)]
 pub(super) struct Request {
     blob: BlobId,
     bytes: Range<u64>,
     buffer: Vec<u8>,
-    reply: oneshot::Sender<(Vec<u8>, Result<(), SourceError>)>,
+    reply: oneshot::Sender<Answered>,
     /// Written before on a connection that broke without answering it.
     retried: bool,
 }
@@ -41,7 +45,7 @@ impl Request {
         blob: BlobId,
         bytes: Range<u64>,
         buffer: Vec<u8>,
-        reply: oneshot::Sender<(Vec<u8>, Result<(), SourceError>)>,
+        reply: oneshot::Sender<Answered>,
     ) -> Self {
         Self { blob, bytes, buffer, reply, retried: false }
     }
@@ -63,12 +67,13 @@ struct Broken {
     stale: bool,
 }
 
-/// Serves requests until the source is dropped.
+/// Serves requests until the source is dropped. `abandoned` tells that somebody gave a request up.
 pub(super) async fn serve(
     address: SocketAddr,
     private: Option<Private>,
     timeouts: HttpTimeouts,
     mut queue: mpsc::Receiver<Request>,
+    abandoned: Arc<Notify>,
 ) {
     let head = RequestHead::new(address, private.as_ref().map(|private| private.token.as_str()));
     let mut waiting: VecDeque<Request> = VecDeque::new();
@@ -83,12 +88,14 @@ pub(super) async fn serve(
         let stream = match connect(address, private.as_ref(), &timeouts).await {
             Ok(stream) => stream,
             Err(error) => {
+                // All who came meanwhile waited for this connection: another attempt for each would add up.
+                waiting.extend(std::iter::from_fn(|| queue.try_recv().ok()));
                 waiting.drain(..).for_each(|request| request.finish(Err(error.clone())));
                 continue;
             }
         };
         let mut connection = Connection::new(stream, &head, timeouts);
-        match connection.run(&mut waiting, &mut queue).await {
+        match connection.run(&mut waiting, &mut queue, &abandoned).await {
             Ok(Next::Reconnect) => {}
             Ok(Next::Shutdown) => return,
             Err(Broken { error, stale }) => {
@@ -170,6 +177,7 @@ impl<'a> Connection<'a> {
         &mut self,
         waiting: &mut VecDeque<Request>,
         queue: &mut mpsc::Receiver<Request>,
+        abandoned: &Notify,
     ) -> Result<Next, Broken> {
         loop {
             if waiting.front().is_some_and(|request| request.reply.is_closed()) {
@@ -194,6 +202,8 @@ impl<'a> Connection<'a> {
                     Some(request) => waiting.push_back(request),
                     None => return Ok(Next::Shutdown),
                 },
+                // A connection that brings nothing is left with the request that it did not answer.
+                () = abandoned.notified() => {}
                 () = sleep_until(lower.unwrap_or(self.window.0)), if lower.is_some() => self.watermark.lower(self.stream.plain()),
                 read = timeout_at(self.window.0, read_some(&mut self.stream, &mut self.ahead, self.current.as_ref(), waiting)) => {
                     self.received(read)?;
