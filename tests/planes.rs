@@ -23,7 +23,8 @@ fn cluster(name: &'static str) -> anyhow::Result<Option<Cluster>> {
         return Ok(None);
     }
     let assets = Assets::find(Path::new(env!("CARGO_BIN_EXE_bootfabric")))?;
-    let options = Options { name, root: RootKind::Busybox, boot: Boot::Bios, keep: None };
+    let keep = std::env::var_os("NETLAB_KEEP").map(Into::into);
+    let options = Options { name, root: RootKind::Busybox, boot: Boot::Bios, keep };
     Cluster::new(assets, options).map(Some)
 }
 

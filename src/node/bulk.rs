@@ -19,7 +19,8 @@ use pxe::http::UploadLimit;
 use super::arriving;
 
 /// The source of `peer`, whose HTTP service is at `http`: that one where it can be reached, else streams of the swarm. In a
-/// private fabric it is the members' service beside it, over TLS with the token that the peer gave. What changes is told among the events of `exchange`.
+/// private fabric it is the members' service beside it, over TLS with the token that the peer gave. What changes is told
+/// among the events of `exchange`.
 pub(crate) fn source_of(
     peer: NodeId,
     http: SocketAddr,
@@ -76,16 +77,27 @@ impl BulkReader for StoredRuns {
 #[cfg(test)]
 mod tests {
     use fabric::store::StoreOptions;
+    use pxe::bind::{BindOptions, tcp};
+    use pxe::files::{BootFiles, FileError, FileRequest, ServedFile};
+    use pxe::http::{HttpConfig, HttpServer};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio_util::sync::CancellationToken;
 
     use super::*;
+    use crate::node::files::blob_for_peer;
+
+    fn store(directory: &tempfile::TempDir, content: &[u8]) -> (Store, BlobId) {
+        let options = StoreOptions { durable: false, ..StoreOptions::default() };
+        let store = Store::open(directory.path(), options).unwrap();
+        let blob = store.add_bytes(content).unwrap().blob;
+        (store, blob)
+    }
 
     #[tokio::test]
     async fn pieces_of_what_is_held_are_given_and_nothing_else() {
         let directory = tempfile::tempdir().unwrap();
-        let store = Store::open(directory.path(), StoreOptions { durable: false, ..StoreOptions::default() })
-            .unwrap();
         let content: Vec<u8> = (0..300_000_u32).map(|n| (n / 3) as u8).collect();
-        let blob = store.add_bytes(&content).unwrap().blob;
+        let (store, blob) = store(&directory, &content);
         for limit in [None, Some(Arc::new(UploadLimit::new(50_000_000)))] {
             let runs = StoredRuns::new(store.clone(), limit.clone());
             let (mut at, mut got) = (1000, Vec::new());
@@ -99,5 +111,42 @@ mod tests {
             assert_eq!(runs.read(&blob, 299_999..300_001).await, Err(NotHeld));
             assert_eq!(runs.read(&BlobId(fabric::id::Hash::of(b"other")), 0..1).await, Err(NotHeld));
         }
+    }
+
+    struct Blobs(Store);
+
+    #[async_trait]
+    impl BootFiles for Blobs {
+        async fn open(&self, request: &FileRequest) -> Result<ServedFile, FileError> {
+            blob_for_peer(&self.0, &request.name)
+        }
+    }
+
+    /// Someone reads over HTTP, someone over the swarm: when one has got its part, the other has about as much.
+    #[tokio::test]
+    async fn both_planes_share_one_limit() {
+        const PART: usize = 4_000_000;
+        let directory = tempfile::tempdir().unwrap();
+        let (store, blob) = store(&directory, &vec![7; 2 * PART]);
+        let limit = Arc::new(UploadLimit::new(20_000_000));
+        let listener = tcp("127.0.0.1:0".parse().unwrap(), &BindOptions::default()).unwrap();
+        let config = HttpConfig { upload_limit: Some(Arc::clone(&limit)), ..HttpConfig::default() };
+        let files = Arc::new(Blobs(store.clone()));
+        let server = HttpServer::serve(listener, files, config, CancellationToken::new()).unwrap();
+        let mut http = tokio::net::TcpStream::connect(server.local_addr()).await.unwrap();
+        http.write_all(format!("GET /{blob} HTTP/1.1\r\nHost: node\r\n\r\n").as_bytes()).await.unwrap();
+        let runs = StoredRuns::new(store, Some(limit));
+        let (mut of_http, mut of_swarm, mut buffer) = (0, 0, vec![0; 64 * 1024]);
+        let mut read = Box::pin(runs.read(&blob, 0..256 * 1024));
+        while of_http.max(of_swarm) < PART {
+            tokio::select! {
+                bytes = http.read(&mut buffer) => of_http += bytes.unwrap(),
+                piece = &mut read => {
+                    of_swarm += piece.unwrap().len();
+                    read = Box::pin(runs.read(&blob, of_swarm as u64..of_swarm as u64 + 256 * 1024));
+                }
+            }
+        }
+        assert!(of_http.min(of_swarm) * 2 > of_http.max(of_swarm), "{of_http} and {of_swarm} bytes");
     }
 }
