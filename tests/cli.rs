@@ -31,6 +31,39 @@ fn a_fabric_is_made_once_and_never_overwritten() {
 }
 
 #[test]
+fn members_are_admitted_and_revoked_without_a_node_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let (home, state) = (dir.path().join("fabric"), dir.path().join("state"));
+    let member = |args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_bootfabric"));
+        command.arg("member").args(args).arg("--json").arg("--fabric").arg(&home).arg("--state").arg(&state);
+        command.output().unwrap()
+    };
+    let json = |output: Output| -> serde_json::Value {
+        assert!(output.status.success(), "{output:?}");
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    let init = bootfabric(&["init", "--private", "--json", "--fabric", home.to_str().unwrap()]);
+    assert_eq!(json(init)["settings"]["private"], true);
+    let id = "ab".repeat(32);
+    assert!(errors(&member(&["admit", &id])).contains("--name"));
+    assert!(errors(&member(&["admit", &id, "--name", "No Name"])).contains("No Name"));
+    assert!(errors(&member(&["admit", "--waiting"])).contains("no machine waits"));
+    assert_eq!(json(member(&["admit", &id, "--name", "rack1"]))[0]["node"], *id);
+    assert_eq!(json(member(&["ls"]))["members"][0]["name"], "rack1");
+    assert_eq!(json(member(&["revoke", &id]))[0]["name"], "rack1");
+    let listed = json(member(&["ls"]));
+    assert_eq!((&listed["members"][0]["node"], &listed["members"][0]["generation"]), (&().into(), &2.into()));
+    assert!(errors(&member(&["revoke", "rack1"])).contains("member ls"));
+
+    let open = dir.path().join("open");
+    self::init(&open);
+    let open =
+        bootfabric(&["member", "ls", "--fabric", open.to_str().unwrap(), "--state", state.to_str().unwrap()]);
+    assert!(errors(&open).contains("not private"), "{open:?}");
+}
+
+#[test]
 fn a_pool_outside_of_its_subnet_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let home = dir.path().join("fabric");
