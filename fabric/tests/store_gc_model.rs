@@ -88,9 +88,9 @@ impl World {
     fn names(&self, item: Item) -> BTreeSet<Item> {
         let mut named = BTreeSet::new();
         for set in (0u8..1 << BLOBS).filter(|&set| item == Item::Object(self.object_id(set))) {
-            named.extend(
-                (0..BLOBS).filter(|blob| set >> blob & 1 == 1).map(|blob| Item::Blob(self.blob(blob))),
-            );
+            for blob in (0..BLOBS).filter(|blob| set >> blob & 1 == 1) {
+                named.extend([Item::Blob(self.blob(blob)), Item::Object(self.index(blob))]);
+            }
         }
         for blob in 0..BLOBS {
             if item == Item::Object(self.index(blob)) {
