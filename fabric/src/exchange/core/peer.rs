@@ -105,9 +105,12 @@ impl Peer {
     /// Whether another request may go to it now, for what it `offered` or for anything.
     pub(crate) fn takes_more(&self, now: Time, work: &Work, offered: bool) -> bool {
         let least = if offered && self.failures == 0 { OFFERED_DEPTH } else { 0 };
+        // No more under way than it has brought: the queue of an idle link takes the first bytes at once, and makes a peer look
+        // a hundred times as fast as it is.
+        let most = work.share().min(self.fetched);
         self.ready(now)
             && self.requests < self.depth(work).max(least)
-            && self.bytes < work.share().max(work.cell.saturating_mul(u64::from(least.max(2))))
+            && self.bytes < most.max(work.cell.saturating_mul(u64::from(least.max(2))))
     }
 
     /// Whether it may be asked at all.
@@ -137,7 +140,9 @@ impl Peer {
     /// that is asked for little seems slow because of it.
     fn worth(&self, work: &Work, time: u64) -> u64 {
         let share = work.rate / u64::from(work.givers.max(1));
-        self.rate.per_second().unwrap_or(0).max(share).saturating_mul(time) / SECOND
+        let worth = self.rate.per_second().unwrap_or(0).max(share).saturating_mul(time) / SECOND;
+        // As in `takes_more`.
+        worth.min(self.fetched)
     }
 
     /// Microseconds until what is under way and `more` bytes should be here.

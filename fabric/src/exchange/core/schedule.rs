@@ -129,7 +129,7 @@ impl Core {
         let Some(blob) = self.blobs.get(&id) else { return };
         let offered = |view: &View| view.governed && !view.offers.is_empty();
         let urgent = blob.imports_wait() || blob.views.values().any(offered);
-        if self.in_flight >= self.budget(blob.cell_bytes()) && !urgent {
+        if !urgent && self.busy(self.budget(blob.cell_bytes())) {
             return;
         }
         let work = self.work(blob, self.givers(now, blob));
@@ -160,7 +160,7 @@ impl Core {
     fn take_turns(&mut self, now: Time, id: BlobId, work: &Work, mut turns: BTreeSet<Turn>) {
         let budget = self.budget(work.cell);
         while self.in_flight < MAX_IN_FLIGHT {
-            if self.in_flight >= budget && turns.first().is_none_or(|turn| !turn.urgent()) {
+            if turns.first().is_none_or(|turn| !turn.urgent()) && self.busy(budget) {
                 break;
             }
             let Some(turn) = turns.pop_first() else { break };
@@ -176,6 +176,13 @@ impl Core {
     fn budget(&self, cell: u64) -> u64 {
         let worth = self.rate.per_second().map_or(0, |rate| rate.saturating_mul(HORIZON) / SECOND);
         worth.max(cell.saturating_mul(MIN_CELLS)).min(MAX_IN_FLIGHT)
+    }
+
+    /// As much is under way as should be. What one neighbour was asked for counts as a quarter of it at most, so that one that has
+    /// become slow does not hold up the others.
+    fn busy(&self, budget: u64) -> bool {
+        self.in_flight >= budget
+            && self.peers.values().map(|peer| peer.bytes.min(budget / 4)).sum::<u64>() >= budget
     }
 
     /// When `slot` has its turn to be asked; `None` if it must not be asked now or has nothing.

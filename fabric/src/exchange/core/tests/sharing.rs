@@ -86,11 +86,15 @@ impl Fetcher {
 
     /// Goes on until `blobs` blobs are complete; the microseconds it took.
     fn run(&mut self, blobs: usize) -> u64 {
+        self.run_until(|fetcher| fetcher.complete.len() == blobs)
+    }
+
+    fn run_until(&mut self, end: impl Fn(&Self) -> bool) -> u64 {
         loop {
             while let Some(output) = self.core.poll() {
                 self.take(output);
             }
-            if self.complete.len() == blobs {
+            if end(self) {
                 return self.now.0;
             }
             let next = self.ways.iter().filter_map(|(&id, way)| Some((way.comes?, id))).min();
@@ -110,6 +114,21 @@ impl Fetcher {
                 }
             }
         }
+    }
+
+    /// From now on `number` gives `rate` bytes per second, what it was asked for included.
+    fn slow_down(&mut self, number: u8, rate: u64) {
+        let mut free_at = self.now;
+        for way in self.ways.values_mut().filter(|way| way.peer == peer(number)) {
+            free_at = free_at.after(way.bytes * SECOND / rate);
+            way.comes = Some(free_at);
+        }
+        let giver = self.givers.get_mut(&peer(number)).unwrap();
+        (giver.rate, giver.free_at) = (Some(rate), free_at);
+    }
+
+    fn gave(&self, number: u8) -> u64 {
+        self.giver(number).gave.values().sum()
     }
 
     fn giver(&self, number: u8) -> &Giver {
@@ -167,6 +186,26 @@ fn a_peer_twenty_times_slower_brings_what_it_can() {
     assert_about(took, ideal(200, &[slow, FAST, FAST]));
     let gave = fetcher.giver(0).gave[&blob(0)];
     assert!(gave * SECOND / took >= slow / 2, "it was idle: {gave} bytes");
+}
+
+#[test]
+fn a_peer_whose_queues_made_it_look_fast_holds_nothing_up() {
+    for burst in [100_000, 1_000_000, 10_000_000] {
+        let mut fetcher = Fetcher::new(&[Some(100 * FAST), Some(FAST), Some(FAST)]);
+        fetcher.fetch(&blob_of(0, 100), Priority::Root, &[0]);
+        fetcher.run_until(|fetcher| fetcher.gave(0) >= burst);
+        let before = fetcher.now;
+        fetcher.slow_down(0, FAST / 40);
+        let under_way: u64 = fetcher.ways.values().map(|way| way.bytes).sum();
+        let gave = fetcher.gave(0);
+        assert!(under_way <= 2 * gave, "{under_way} bytes asked of a peer that has given {gave}");
+        for number in [1, 2] {
+            let have = Bitfield::full(blob_of(0, 100).chunks());
+            fetcher.core.message(before, peer(number), &Message::Bitfield { blob: blob(0), have });
+        }
+        fetcher.run(1);
+        assert_about(fetcher.now.since(before), ideal(100, &[FAST; 2]));
+    }
 }
 
 #[test]
