@@ -109,6 +109,24 @@ fn run(crowd: &Crowd) -> Run {
         }
     });
     let before = hosts[0].port().counters().unwrap().from_node.bytes;
+    if let Some(keep) = keep.clone() {
+        let hosts = hosts.clone();
+        std::thread::spawn(move || {
+            let mut out = std::fs::File::create(keep.join("wire")).unwrap();
+            let begun = Instant::now();
+            for _ in 0..140 {
+                std::thread::sleep(Duration::from_millis(100));
+                let all: Vec<String> = hosts
+                    .iter()
+                    .map(|h| {
+                        let Ok(c) = h.port().counters() else { return String::new() };
+                        format!("{}/{}", c.from_node.bytes, c.to_node.bytes)
+                    })
+                    .collect();
+                writeln!(out, "{} {}", begun.elapsed().as_millis(), all.join(" ")).unwrap();
+            }
+        });
+    }
     let join = |number: usize| {
         let output = files.path().join(format!("out{number}"));
         let mut command = hosts[number].command(program());

@@ -30,6 +30,8 @@ pub(crate) struct Fetch {
     pub(crate) progress: Time,
     /// Neighbours that have something of it and may be asked, unless they have to be counted anew.
     pub(crate) givers: Option<u32>,
+    /// The neighbours that fetch it too hold more of it than we do, as of when all of them were looked at.
+    pub(crate) behind: bool,
 }
 
 impl Fetch {
@@ -39,7 +41,16 @@ impl Fetch {
             missing.remove(cell);
         }
         let busy = Bitfield::empty(cells.len());
-        Self { priority, order, missing, busy, racing: BTreeMap::new(), progress: now, givers: None }
+        Self {
+            priority,
+            order,
+            missing,
+            busy,
+            racing: BTreeMap::new(),
+            progress: now,
+            givers: None,
+            behind: false,
+        }
     }
 
     /// Every missing cell has been asked for.

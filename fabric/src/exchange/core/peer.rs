@@ -53,6 +53,8 @@ pub(crate) struct Work {
     pub(crate) rate: u64,
     /// Neighbours that have something of it and may be asked.
     pub(crate) givers: u32,
+    /// The neighbours hold more of it than we do.
+    pub(crate) behind: bool,
 }
 
 impl Work {
@@ -127,7 +129,8 @@ impl Peer {
             return 1;
         }
         let ahead = self.worth(work, LEAD) / work.cell.max(1);
-        let floor = (MIN_SPREAD / work.givers.max(1)).max(1);
+        // In a swarm all have as many requests under way, and who was slower once would stay behind to the end.
+        let floor = (MIN_SPREAD / work.givers.max(1)).max(1 + u32::from(work.behind));
         floor.saturating_add(u32::try_from(ahead).unwrap_or(MAX_DEPTH)).min(MAX_DEPTH)
     }
 

@@ -91,7 +91,8 @@ impl Core {
     /// before: everybody else has been asked for all that may be. A message costs no look at each neighbour.
     pub(super) fn schedule_one(&mut self, now: Time, id: BlobId, slot: Slot) {
         let Some(blob) = self.blobs.get(&id) else { return };
-        if self.fetches.len() != 1 || self.starving(now, id) || blob.imports_restless(now) {
+        let shifted = blob.fetch.as_ref().is_some_and(|fetch| fetch.behind != behind(blob));
+        if self.fetches.len() != 1 || shifted || self.starving(now, id) || blob.imports_restless(now) {
             return self.schedule(now);
         }
         self.seen = self.seen.max(now);
@@ -123,8 +124,10 @@ impl Core {
         if starving {
             blob.views.values_mut().for_each(|view| view.exhausted = false);
         }
+        let behind = behind(blob);
         if let Some(fetch) = &mut blob.fetch {
             fetch.givers = None;
+            fetch.behind = behind;
         }
         let Some(blob) = self.blobs.get(&id) else { return };
         let offered = |view: &View| view.governed && !view.offers.is_empty();
@@ -153,6 +156,7 @@ impl Core {
             missing: blob.missing_bytes(),
             rate: self.rate.per_second().unwrap_or(0),
             givers,
+            behind: blob.fetch.as_ref().is_some_and(|fetch| fetch.behind),
         }
     }
 
@@ -326,6 +330,16 @@ impl Core {
             self.request(now, id, slot, cells, run);
         }
     }
+}
+
+/// Whether the neighbours that are fetching `blob` too hold more of it than we do, by a hundredth of it.
+fn behind(blob: &Blob) -> bool {
+    let (mut held, mut fetching) = (0_u64, 0_u64);
+    for view in blob.views.values().filter(|view| view.interested && !view.complete()) {
+        held += u64::from(view.have.count());
+        fetching += 1;
+    }
+    (u64::from(blob.have.count()) + u64::from(blob.grid.chunks()) / 100) * fetching < held
 }
 
 fn bytes(range: &std::ops::Range<u64>) -> u64 {

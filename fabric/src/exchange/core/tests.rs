@@ -257,6 +257,25 @@ fn a_governing_seeder_is_asked_for_what_it_offers_only() {
 }
 
 #[test]
+fn who_is_behind_asks_for_more_at_once() {
+    for (held, requests) in [(1, 1), (40, 2)] {
+        let mut world = fetching(5);
+        for number in 0..5_u8 {
+            let mut have = Bitfield::empty(100);
+            (0..held).for_each(|chunk| {
+                have.insert(chunk);
+            });
+            // One that has all is no measure.
+            let have = if number == 4 { Bitfield::full(100) } else { have };
+            says(&mut world, number, Message::Interested { blob: blob(0) });
+            says(&mut world, number, Message::Bitfield { blob: blob(0), have });
+        }
+        let asked = world.requests.values().filter(|request| request.0 == peer(4)).count();
+        assert_eq!(asked, requests, "{:?}", world.requests);
+    }
+}
+
+#[test]
 fn a_flood_of_offences_is_the_end() {
     let mut world = fetching(1);
     for _ in 0..100 {
