@@ -75,6 +75,14 @@ if [ ${#missing[@]} -gt 0 ]; then
     "${sudo[@]}" apt-get install -y -q --no-install-recommends "${missing[@]}" >&2
 fi
 
+# The package of this one excludes atftpd, so it is only unpacked.
+hpa=$(dirname "$0")/../target/tftpd-hpa
+if [ "${1:-}" = --bench ] && [ ! -e "$hpa/usr/sbin/in.tftpd" ]; then
+    echo "Unpacking tftpd-hpa, a TFTP server to compare with" >&2
+    mkdir -p "$hpa"
+    (cd "$hpa" && apt-get download -q tftpd-hpa >&2 && dpkg -x tftpd-hpa_*.deb . && rm tftpd-hpa_*.deb)
+fi
+
 if ! command -v cargo >/dev/null; then
     echo "No Rust toolchain: install one first, see https://www.rust-lang.org/tools/install" >&2
     exit 1

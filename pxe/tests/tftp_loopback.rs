@@ -406,3 +406,56 @@ async fn a_stop_waits_for_transfers_under_way() {
     }
     soon(lab.server.stopped()).await;
 }
+
+/// With a window of 1 the transfer runs on a thread of its own, above that on the runtime; more clients than threads mix both.
+#[tokio::test]
+async fn a_client_that_floods_its_own_transfer_gets_the_lost_block_again() {
+    for window in ["1", "4"] {
+        let lab = serve(TestFiles::default().memory("f", pattern(5000)), TftpConfig::default());
+        let mut client = Client::new(lab.addr).await;
+        client.ask(&rrq("f", &[("timeout", "1"), ("windowsize", window)])).await;
+        assert_eq!(client.answer().await[..2], [0, 6]);
+        client.ack(0).await;
+        assert_eq!(client.answer().await[..4], [0, 3, 0, 1]);
+        let mut repeated = false;
+        let (socket, peer) = (&client.socket, client.peer.unwrap());
+        soon(async {
+            let mut buffer = [0; 600];
+            while !repeated {
+                // Noise, and ACKs of what was never sent.
+                for noise in [&[0, 4, 0x77, 0x77][..], b"\0\x09noise", b""] {
+                    socket.send_to(noise, peer).await.unwrap();
+                }
+                while let Ok((_, from)) = socket.try_recv_from(&mut buffer) {
+                    assert_eq!(from, peer);
+                    repeated |= buffer[..4] == [0, 3, 0, 1];
+                }
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn more_lock_step_clients_than_threads_all_finish() {
+    let lab = serve(TestFiles::default().disk("f", &pattern(100_000)), TftpConfig::default());
+    let mut tasks = tokio::task::JoinSet::new();
+    let addr = lab.addr;
+    for _ in 0..40 {
+        tasks.spawn(async move {
+            let mut client = Client::new(addr).await;
+            client.ask(&rrq("f", &[])).await;
+            client.download(512, 1).await == pattern(100_000)
+        });
+    }
+    while let Some(whole) = tasks.join_next().await {
+        assert!(whole.unwrap());
+    }
+    soon(async {
+        while lab.server.counters().snapshot().complete < 40 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
