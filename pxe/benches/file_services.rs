@@ -60,7 +60,8 @@ fn serve(dir: &Path) {
         let http = HttpServer::serve(
             tcp(any, &options).unwrap(),
             Arc::clone(&files),
-            HttpConfig::default(),
+            // As nginx does it: all at once.
+            HttpConfig { max_downloads: None, ..HttpConfig::default() },
             stop.clone(),
         )
         .unwrap();

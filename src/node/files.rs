@@ -51,11 +51,12 @@ impl NodeFiles {
     }
 
     fn script(&self, request: &FileRequest) -> String {
+        let wait = |reason| wait_script(reason, NO_RELEASE_PAUSE, &format!("http://{}", request.local));
         let (IpAddr::V4(local), IpAddr::V4(client)) = (request.local.ip(), request.client.ip()) else {
-            return wait_script("this service speaks IPv4 only", NO_RELEASE_PAUSE);
+            return wait("this service speaks IPv4 only");
         };
         let (Some(current), Some(settings)) = (self.view.release(), self.view.settings()) else {
-            return wait_script("no release here yet", NO_RELEASE_PAUSE);
+            return wait("no release here yet");
         };
         let me = SocketAddrV4::new(local, request.local.port());
         let mut peers = vec![me];

@@ -22,8 +22,9 @@ use crate::files::Slice;
 /// Bytes offered to the socket in one call. Larger calls gain nothing, as the socket's buffer is about this large; and
 /// this bounds how long a call may keep a runtime thread when the page cache has to be filled.
 const STEP: usize = 1024 * 1024;
-/// After so many bytes the task lets others of its thread run, even if its client takes everything at once.
-const YIELD_EVERY: usize = 4 * STEP;
+/// After so many bytes the task lets others of its thread run, even if its client takes everything at once: some
+/// milliseconds where memory is the limit. Not more often, because a thread that yields wakes another one to take over.
+const YIELD_EVERY: usize = 16 * STEP;
 /// Buffer of a relayed stream.
 const STREAM_BUFFER: usize = 64 * 1024;
 
