@@ -189,7 +189,7 @@ fn begin(
 
 /// What HTTP is spoken over with this client; `None` if it does not get so far.
 async fn wire(stream: TcpStream, config: &HttpConfig) -> Option<Wire> {
-    let Some(wrapper) = &config.wrapper else { return Some(Wire::Plain(stream)) };
+    let Some(wrapper) = &config.wrapper else { return Some(Wire::plain(stream)) };
     match tokio::time::timeout(config.head_deadline, wrapper.wrap(stream)).await {
         Ok(Ok(wrapped)) => Some(Wire::wrapped(wrapped)),
         Ok(Err(error)) => {
