@@ -108,7 +108,7 @@ pub enum Event {
     BootStage {
         /// Its hardware address.
         mac: String,
-        /// Its class when it last asked DHCP.
+        /// Its class when it last asked DHCP; `elsewhere` where another node answered it.
         class: String,
         /// Its address.
         #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -168,7 +168,7 @@ impl Node {
         if let Some(settings) = settings {
             view.set_settings(settings);
         }
-        tokio::spawn(boots::follow(Arc::clone(view.boots()), events.subscribe(), events.clone()));
+        tokio::spawn(boots::follow(Arc::clone(&view), events.subscribe(), events.clone()));
         let files: Arc<dyn BootFiles> = Arc::new(NodeFiles::new(store.clone(), Arc::clone(&view), own_files));
         let stop_services = CancellationToken::new();
         let at = SocketAddrV4::new(address, http_port);

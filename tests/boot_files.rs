@@ -11,8 +11,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail, ensure};
 use async_trait::async_trait;
 use bootfabric::lab::assets::{Assets, RootKind};
-use bootfabric::lab::cluster::{Boot, Cluster, Options};
-use netlab::{Cidr, Host, HostSpec, Lab, LinkShape};
+use bootfabric::lab::cluster::{BOOT_DEADLINE, Boot, Cluster, HostNode, Options, STEP_DEADLINE};
+use bootfabric::lab::scenario::mac_answered_by;
+use netlab::pcap::DhcpKind;
+use netlab::{Cidr, Host, HostSpec, Lab, LinkShape, wait_until};
 use pxe::bind::{BindOptions, tcp};
 use pxe::files::{BootFiles, DiskBody, FileError, FileRequest, ServedFile};
 use pxe::http::{HttpConfig, HttpServer, MAX_DOWNLOADS};
@@ -81,6 +83,53 @@ fn own_files_are_served_over_both_services_and_nothing_else_is() -> anyhow::Resu
         line.strip_prefix("bootfabric_tftp_transfers_total{outcome=\"complete\"} ")?.parse::<u64>().ok()
     });
     ensure!(complete >= Some(4), "{complete:?} transfers are counted");
+    Ok(())
+}
+
+/// What the first peer sends before it goes silent: well into the kernel.
+const BEFORE_SILENCE: u64 = 3_000_000;
+
+/// The loader holds half a kernel of a peer that says nothing any more, not even that it is gone.
+#[test]
+fn x3_x6_a_machine_whose_peer_falls_silent_in_the_kernel_boots_from_the_next() -> anyhow::Result<()> {
+    if !netlab::ready_or_skip()? {
+        return Ok(());
+    }
+    let assets = Assets::find(Path::new(env!("CARGO_BIN_EXE_bootfabric")))?;
+    let keep = std::env::var_os("NETLAB_KEEP").map(Into::into);
+    let options = Options { name: "silent", root: RootKind::Busybox, boot: Boot::Bios, keep };
+    let cluster = Cluster::new(assets, options)?;
+    let one = cluster.start_host("one", cluster.make_home("one")?, &[])?;
+    let peer = one.node.address.to_string();
+    let two = cluster.start_host("two", cluster.make_home("two")?, &["--peer", &peer])?;
+    wait_until("the nodes see each other", STEP_DEADLINE, || {
+        let sees = |node: &HostNode| {
+            node.status().is_ok_and(|status| status.peers.iter().any(|peer| peer.serves_boot))
+        };
+        (sees(&one) && sees(&two)).then_some(())
+    })?;
+    one.host.port().shape(LinkShape::rate(8_000_000))?;
+    let mac = mac_answered_by(&one.node, &[&one.node, &two.node])?;
+    let before = one.host.port().counters()?;
+    let machine = cluster.power_on("a", Some(mac))?;
+    wait_until("half a kernel from the first peer", BOOT_DEADLINE, || {
+        let now = one.host.port().counters().ok()?;
+        (now.from_node.bytes - before.from_node.bytes > BEFORE_SILENCE).then_some(())
+    })?;
+    one.host.port().down()?;
+    machine.booted(cluster.root())?;
+    let address = machine.started()?.address;
+    // No third round of DHCP: Linux has the address of the loader.
+    let trace = cluster.capture().trace()?;
+    let requests = trace.dhcp_of(mac).filter(|message| message.kind == DhcpKind::Discover).count();
+    ensure!(requests <= 3, "{requests} DISCOVERs: firmware alone sends no more than that");
+    let status = two.status()?;
+    let boot = status
+        .boots
+        .iter()
+        .find(|boot| boot.mac == mac.to_string())
+        .context("node two does not know the machine")?;
+    ensure!(boot.address == Some(address) && boot.stage == "node", "{boot:?}");
     Ok(())
 }
 

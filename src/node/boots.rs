@@ -13,10 +13,13 @@ use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 
 use super::status::BootStatus;
+use super::view::View;
 use crate::event::{Event, Events, Record};
 
 /// Machines remembered: those heard of last. A status of so many is still read by a person with `grep`.
 const MAX_BOOTS: usize = 1024;
+/// The class of a machine that another node gave its address.
+const ELSEWHERE: &str = "elsewhere";
 /// After this silence a machine that asks again boots anew.
 const ANEW: Duration = Duration::from_secs(600);
 
@@ -91,6 +94,16 @@ impl Boots {
         }
     }
 
+    /// The address of a client that `event` shows in the middle of a boot that this node has not seen the beginning of:
+    /// another node gave it its address.
+    fn stranger(&self, event: &Event) -> Option<Ipv4Addr> {
+        let Event::FileServed { client, name, .. } = event else { return None };
+        let std::net::IpAddr::V4(address) = client.parse::<SocketAddr>().ok()?.ip() else { return None };
+        let boots = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = boots.values().any(|boot| boot.address == Some(address));
+        (!known && stage_of(name) != "file").then_some(address)
+    }
+
     /// The machines, the one heard of last first.
     pub(crate) fn status(&self, now: Instant) -> Vec<BootStatus> {
         let boots = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -147,10 +160,17 @@ fn stage_of(name: &str) -> &'static str {
 }
 
 /// Follows the node's events and tells each machine's steps as events of their own.
-pub(crate) async fn follow(boots: Arc<Boots>, mut seen: Receiver<Record>, events: Events) {
+pub(crate) async fn follow(view: Arc<View>, mut seen: Receiver<Record>, events: Events) {
+    let boots = Arc::clone(view.boots());
     loop {
         match seen.recv().await {
             Ok(record) => {
+                if let Some(address) = boots.stranger(&record.event)
+                    && let Some(mac) = view.holder_of(address).await
+                {
+                    let (class, stage) = (ELSEWHERE.into(), "ack".into());
+                    boots.take(&Event::Dhcp { mac, class, stage, address: Some(address) }, Instant::now());
+                }
                 if let Some(step) = boots.take(&record.event, Instant::now()) {
                     events.emit(step);
                 }
@@ -220,7 +240,9 @@ mod tests {
     fn strangers_are_no_boots_and_an_address_belongs_to_who_had_it_last() {
         let (boots, now) = (Boots::default(), Instant::now());
         boots.take(&dhcp("52:54:00:00:00:09", "plain", "ack", 9), now);
-        assert_eq!(boots.take(&file(9, "boot.ipxe", 1, "200"), now), None);
+        let asks = file(9, "boot.ipxe", 1, "200");
+        assert_eq!((boots.take(&asks, now), boots.stranger(&asks)), (None, Some([10, 77, 0, 9].into())));
+        assert_eq!(boots.stranger(&file(9, "grub.cfg", 1, "200")), None);
         boots.take(&dhcp(MAC, "bios-ipxe", "ack", 30), now);
         let later = now + Duration::from_secs(1);
         boots.take(&dhcp("52:54:00:00:00:02", "bios-ipxe", "ack", 30), later);

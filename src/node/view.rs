@@ -246,6 +246,12 @@ impl View {
         (http.map(|http| http.snapshot()), tftp.map(|tftp| tftp.snapshot()), dhcp)
     }
 
+    /// The hardware address of who holds `address`, as far as the leases tell.
+    pub(crate) async fn holder_of(&self, address: Ipv4Addr) -> Option<String> {
+        let leases = self.dhcp()?.leases().await.ok()?;
+        leases.iter().find(|lease| lease.address == address).map(|lease| lease.holder.to_string())
+    }
+
     pub(crate) fn dhcp(&self) -> Option<Arc<DhcpHandle>> {
         self.services().dhcp.clone()
     }

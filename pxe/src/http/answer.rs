@@ -308,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn no_header_is_empty() {
+    fn h6_no_header_is_empty() {
         for answer in [
             Answer::file(&request(""), FileMeta { etag: None, ..META }),
             Answer::busy(1),
