@@ -13,8 +13,9 @@ use async_trait::async_trait;
 use bootfabric::lab::assets::{Assets, RootKind};
 use bootfabric::lab::cluster::{BOOT_DEADLINE, Boot, Cluster, HostNode, Options, STEP_DEADLINE};
 use bootfabric::lab::scenario::mac_answered_by;
+use bootfabric::node::status::BootStatus;
 use netlab::pcap::DhcpKind;
-use netlab::{Cidr, Host, HostSpec, Lab, LinkShape, wait_until};
+use netlab::{Cidr, Firmware, Host, HostSpec, Lab, LinkShape, MachineSpec, Uefi, UefiBoot, wait_until};
 use pxe::bind::{BindOptions, tcp};
 use pxe::files::{BootFiles, DiskBody, FileError, FileRequest, ServedFile};
 use pxe::http::{HttpConfig, HttpServer, MAX_DOWNLOADS};
@@ -131,6 +132,75 @@ fn x3_x6_a_machine_whose_peer_falls_silent_in_the_kernel_boots_from_the_next() -
         .context("node two does not know the machine")?;
     ensure!(boot.address == Some(address) && boot.stage == "node", "{boot:?}");
     Ok(())
+}
+
+/// What the machine that boots without a loader says from its userspace.
+const UKI_UP: &str = "userspace of the unified kernel";
+
+/// An initramfs that says [`UKI_UP`] on the console and stays.
+fn small_initrd(directory: &Path) -> anyhow::Result<std::path::PathBuf> {
+    let tree = directory.join("initrd");
+    for name in ["bin", "dev"] {
+        std::fs::create_dir_all(tree.join(name))?;
+    }
+    std::fs::copy("/bin/busybox", tree.join("bin/busybox"))?;
+    let init = format!(
+        "#!/bin/busybox sh\n/bin/busybox mount -t devtmpfs dev /dev\necho '{UKI_UP}' >/dev/ttyS0\nexec /bin/busybox sleep 3600\n"
+    );
+    std::fs::write(tree.join("init"), init)?;
+    std::fs::set_permissions(tree.join("init"), std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+    let archive = directory.join("initrd.cpio");
+    let pack = format!("cd {} && find . | cpio -o -H newc --quiet >{}", tree.display(), archive.display());
+    ensure!(Command::new("sh").args(["-c", &pack]).status()?.success(), "cpio failed");
+    Ok(archive)
+}
+
+/// A machine whose firmware starts kernel and initramfs by itself, from what an operator put into `--files`.
+fn uki(name: &'static str, boot: UefiBoot, class: &str) -> anyhow::Result<()> {
+    if !netlab::ready_or_skip()? {
+        return Ok(());
+    }
+    let program = Path::new(env!("CARGO_BIN_EXE_bootfabric"));
+    let assets = Assets::find(program)?;
+    let keep = std::env::var_os("NETLAB_KEEP").map(Into::into);
+    let cluster = Cluster::new(assets, Options { name, root: RootKind::Busybox, boot: Boot::Uefi, keep })?;
+    let directory = cluster.lab().directory().join("files");
+    std::fs::create_dir(&directory)?;
+    let assets = std::env::var_os("BOOTFABRIC_ASSETS")
+        .map_or_else(|| "target/assets".into(), std::path::PathBuf::from);
+    let kernel = std::fs::read_dir(assets.join("kernel/current/boot"))?
+        .flatten()
+        .map(|entry| entry.path())
+        .find(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("vmlinuz")))
+        .context("the assets have no kernel")?;
+    let mut make = Command::new(program);
+    make.args(["image", "uki", "--cmdline", "console=ttyS0 mitigations=off", "--kernel"]).arg(kernel);
+    make.arg("--initrd")
+        .arg(small_initrd(cluster.lab().directory())?)
+        .arg("-o")
+        .arg(directory.join("snponly.efi"));
+    ensure!(make.status()?.success(), "no unified kernel image was made");
+    let files = directory.to_str().context("an odd path")?;
+    let origin = cluster.start_host("origin", cluster.make_home("origin")?, &["--files", files])?;
+    let firmware = Firmware::Uefi(Uefi { boot, ..Uefi::default() });
+    let spec = MachineSpec::new("a", firmware).memory_mib(512);
+    let machine = cluster.lab().machine(&spec, cluster.switch())?;
+    machine.console().wait_for(UKI_UP, BOOT_DEADLINE)?;
+    let boots = origin.status()?.boots;
+    let size = std::fs::metadata(directory.join("snponly.efi"))?.len();
+    let loaded = |boot: &BootStatus| boot.class == class && boot.stage == "loader" && boot.bytes >= size;
+    ensure!(boots.iter().any(loaded), "{boots:?}");
+    Ok(())
+}
+
+#[test]
+fn t1_t4_firmware_starts_a_unified_kernel_by_tftp() -> anyhow::Result<()> {
+    uki("ukitftp", UefiBoot::PxeV4, "uefi-pxe-7")
+}
+
+#[test]
+fn h3_h4_h5_h6_firmware_starts_a_unified_kernel_by_http() -> anyhow::Result<()> {
+    uki("ukihttp", UefiBoot::HttpV4, "uefi-http-16")
 }
 
 /// Link of the node in the crowd.

@@ -14,6 +14,7 @@ qemu-system-x86_64                     qemu-system-x86   virtual machines
 /usr/share/seabios/bios-256k.bin       seabios           BIOS firmware
 /usr/lib/ipxe/qemu/pxe-virtio.rom      ipxe-qemu         the network card ROM of BIOS machines
 /usr/lib/ipxe/snponly.efi              ipxe              network boot loaders
+/usr/lib/systemd/boot/efi/linuxx64.efi.stub systemd-boot-efi unified kernel images
 ip                                     iproute2          network namespaces
 tc                                     iproute2          shaped links
 ping                                   iputils-ping      proof that a lab network works
