@@ -232,7 +232,7 @@ mod tests {
             with_sections(&stub(), &[(".cmdline", b"quiet"), (".initrd", &initrd), (".linux", b"kernel")])
                 .unwrap();
         let header = Header::of(&file).unwrap();
-        assert_eq!((header.sections, u32_at(&file, 0x98 + 56)), (4, Some(0x5000)));
+        assert_eq!((header.sections, u32_at(&file, 0x98 + 56)), (4, Some(0x6000)));
         let mut end = (0x1000 + 100, 0x600);
         for (number, (name, content)) in
             [(".cmdline", &b"quiet"[..]), (".initrd", &initrd), (".linux", b"kernel")].into_iter().enumerate()
