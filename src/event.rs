@@ -104,6 +104,25 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         address: Option<Ipv4Addr>,
     },
+    /// A machine that boots from this node came a step further than DHCP.
+    BootStage {
+        /// Its hardware address.
+        mac: String,
+        /// Its class when it last asked DHCP; `elsewhere` where another node answered it.
+        class: String,
+        /// Its address.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        address: Option<Ipv4Addr>,
+        /// `loader`, `script`, `kernel`, `first-stage`, `file`, with the reason behind a colon where it failed; `node` once
+        /// it takes part in the swarm.
+        stage: String,
+        /// Bytes sent in this step.
+        bytes: u64,
+        /// How long this step took.
+        millis: u64,
+        /// Time since its first DHCP packet.
+        since_millis: u64,
+    },
     /// A boot file went out (or failed to).
     FileServed {
         /// `tftp` or `http`.

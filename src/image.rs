@@ -7,6 +7,7 @@
 //! | `kernel`, `modules` | the kernel, its modules, and which of them the first stage needs |
 //! | `first_stage`, `cpio`, `closure`, `elf` | the initramfs with this program as `/init` |
 //! | [`loaders`] | what firmware loads first |
+//! | [`uki`] | a kernel that firmware starts by itself |
 //! | [`heads`] | the images that a store has, and their earlier versions |
 //! | [`diff`](mod@diff) | what a node that holds one image would fetch to hold another |
 //! | [`progress`] | how far a build has come |
@@ -30,6 +31,7 @@ pub mod progress;
 mod root;
 mod tar;
 mod tool;
+pub mod uki;
 
 pub use archive::ArchiveError;
 pub use closure::ClosureError;

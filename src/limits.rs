@@ -102,7 +102,7 @@ pub struct Limits {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_connections: Option<u32>,
-    /// Kernels and images that firmware loads over HTTP at once; others are told to come back [default: no bound]
+    /// Kernels and images that firmware loads over HTTP at once; others wait their turn [default: 8]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_downloads: Option<u32>,

@@ -10,7 +10,8 @@
 //! | [`begin`] | the three ways to begin |
 //! | [`view`] | what it knows at the moment |
 //! | [`join`] | coming to hold a release |
-//! | [`files`], [`script`], [`arriving`] | what it serves |
+//! | [`files`], [`own_files`], [`script`], [`arriving`] | what it serves |
+//! | [`boots`], [`metrics`] | how far each machine has come, and counters |
 //! | [`members`] | its part in a private fabric |
 //! | [`services`], [`boot`] | HTTP, TFTP and DHCP in this program |
 //! | [`bulk`] | runs from and for peers: HTTP, or the swarm where it cannot be reached |
@@ -26,14 +27,17 @@
 mod arriving;
 mod begin;
 mod boot;
+mod boots;
 pub(crate) mod bulk;
 pub mod config;
 pub(crate) mod control;
 pub(crate) mod files;
 mod join;
 pub(crate) mod members;
+mod metrics;
 pub(crate) mod neighbours;
 mod own_address;
+mod own_files;
 mod script;
 mod services;
 pub mod status;
@@ -67,6 +71,7 @@ use config::DhcpMode;
 use control::{Asked, Legacy, Request, SocketRole};
 use files::NodeFiles;
 use join::Join;
+use own_files::OwnFiles;
 use services::Sockets;
 use view::View;
 
@@ -124,6 +129,7 @@ impl Node {
         let Beginning { mut config, key, leases, mut sockets, operator, takes_over } = beginning;
         let socket = control::socket_path(&config.state);
         let control = if takes_over { control::bind_fresh(&socket)? } else { control::bind(&socket)? };
+        let own_files = config.files.as_deref().map(OwnFiles::below).transpose()?;
         let store = open_store(&config, takes_over)?;
         if !config.volatile {
             check_store(&store, &config).await?;
@@ -162,7 +168,8 @@ impl Node {
         if let Some(settings) = settings {
             view.set_settings(settings);
         }
-        let files: Arc<dyn BootFiles> = Arc::new(NodeFiles::new(store.clone(), Arc::clone(&view)));
+        tokio::spawn(boots::follow(Arc::clone(&view), events.subscribe(), events.clone()));
+        let files: Arc<dyn BootFiles> = Arc::new(NodeFiles::new(store.clone(), Arc::clone(&view), own_files));
         let stop_services = CancellationToken::new();
         let at = SocketAddrV4::new(address, http_port);
         let upload =
@@ -170,6 +177,7 @@ impl Node {
         let bounds = services::Bounds { limits: config.limits, upload: upload.clone() };
         let http = services::Http { role: SocketRole::Http, at, files: Arc::clone(&files), wrapper: None };
         let http = http.start(&mut sockets, &bounds, &events, stop_services.child_token())?;
+        view.set_http(Arc::clone(http.counters()));
 
         let stop_swarm = CancellationToken::new();
         let me = MemberInfo {
@@ -270,6 +278,7 @@ impl Node {
         let stop = self.stop_services.child_token();
         let interface = &config.interface;
         let tftp = services::start_tftp(&mut self.sockets, interface, files, &self.events, stop)?;
+        self.view.set_tftp(Arc::clone(tftp.counters()));
         self.tftp = Some(tftp);
         if config.dhcp == DhcpMode::Full {
             let own =

@@ -35,7 +35,7 @@ fn two_nodes(cluster: &Cluster) -> anyhow::Result<(HostNode, HostNode)> {
 }
 
 #[test]
-fn two_nodes_answer_a_discover_once() -> anyhow::Result<()> {
+fn d7_two_nodes_answer_a_discover_once() -> anyhow::Result<()> {
     let Some(cluster) = cluster("once")? else { return Ok(()) };
     let (one, two) = two_nodes(&cluster)?;
     assert_ne!(one.node.address, two.node.address);

@@ -14,6 +14,7 @@ qemu-system-x86_64                     qemu-system-x86   virtual machines
 /usr/share/seabios/bios-256k.bin       seabios           BIOS firmware
 /usr/lib/ipxe/qemu/pxe-virtio.rom      ipxe-qemu         the network card ROM of BIOS machines
 /usr/lib/ipxe/snponly.efi              ipxe              network boot loaders
+/usr/lib/systemd/boot/efi/linuxx64.efi.stub systemd-boot-efi unified kernel images
 ip                                     iproute2          network namespaces
 tc                                     iproute2          shaped links
 ping                                   iputils-ping      proof that a lab network works
@@ -73,6 +74,14 @@ if [ ${#missing[@]} -gt 0 ]; then
     export DEBIAN_FRONTEND=noninteractive
     "${sudo[@]}" apt-get update -q >&2
     "${sudo[@]}" apt-get install -y -q --no-install-recommends "${missing[@]}" >&2
+fi
+
+# The package of this one excludes atftpd, so it is only unpacked.
+hpa=$(dirname "$0")/../target/tftpd-hpa
+if [ "${1:-}" = --bench ] && [ ! -e "$hpa/usr/sbin/in.tftpd" ]; then
+    echo "Unpacking tftpd-hpa, a TFTP server to compare with" >&2
+    mkdir -p "$hpa"
+    (cd "$hpa" && apt-get download -q tftpd-hpa >&2 && dpkg -x tftpd-hpa_*.deb . && rm tftpd-hpa_*.deb)
 fi
 
 if ! command -v cargo >/dev/null; then

@@ -1,9 +1,10 @@
 //! TFTP and HTTP on loopback, against nginx, atftpd and tftpd-hpa where they are installed.
 //!
 //! Run with `cargo bench -p pxe --bench file_services`. The environment variables `NGINX`, `ATFTPD` and `TFTPD_HPA` name
-//! programs outside the search path; `ONLY` runs the scenarios that contain its text. Each line is one scenario:
-//! throughput by the wall clock, and CPU seconds of the server alone per GB (0 for tftpd-hpa, whose children are not
-//! accounted). The clients are the same for all servers. Figures of one run may be compared, those of two may not.
+//! programs outside the search path; `ONLY` runs the scenarios that contain its text, `ROUNDS` times (9). In each round the
+//! servers take turns. A line is one scenario with one server: medians of the throughput by the wall clock and of the CPU
+//! seconds of the server alone per GB, their ranges, and the medians of the ratios, round by round, of ours to that server's.
+//! The clients are the same for all servers. Figures of one run may be compared, those of two may not.
 
 #![allow(
     clippy::unwrap_used,
@@ -28,11 +29,16 @@ use pxe::http::{HttpConfig, HttpServer};
 use pxe::tftp::{TftpConfig, TftpServer};
 use tokio_util::sync::CancellationToken;
 
+/// What the program is built with.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const SMALL: &str = "boot.img";
 const SMALL_BYTES: usize = 30 << 20;
 const LARGE: &str = "root.img";
 const LARGE_BYTES: usize = 1 << 30;
 const RUN: usize = 1 << 20;
+const ROUNDS: usize = 9;
 
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
@@ -54,7 +60,8 @@ fn serve(dir: &Path) {
         let http = HttpServer::serve(
             tcp(any, &options).unwrap(),
             Arc::clone(&files),
-            HttpConfig::default(),
+            // As nginx does it: all at once.
+            HttpConfig { max_downloads: None, ..HttpConfig::default() },
             stop.clone(),
         )
         .unwrap();
@@ -99,26 +106,79 @@ fn compare() {
     servers.extend(atftpd(dir.path()));
     servers.extend(tftpd_hpa(dir.path()));
 
-    println!("{:<10} {:<34} {:>9} {:>12}", "server", "scenario", "MB/s", "CPU-s per GB");
-    for _ in 0..3 {
-        for server in &servers {
-            if let Some(addr) = server.http {
-                server.measure("HTTP 1 GiB, 1 MiB ranges, 1 client", || ranges(addr));
-                server.measure("HTTP 30 MiB, 1 client, 16 times", || (0..16).map(|_| whole(addr)).sum());
-                server.measure("HTTP 30 MiB, 32 clients", || crowd(32, move || whole(addr)));
-            }
-            if let Some(addr) = server.tftp {
-                server.measure("TFTP windowsize 1, 1 client", || read_tftp(addr, 1));
-                if server.name != "tftpd-hpa" {
-                    server.measure("TFTP windowsize 16, 1 client", || {
-                        (0..4).map(|_| read_tftp(addr, 16)).sum()
-                    });
-                    server
-                        .measure("TFTP windowsize 16, 32 clients", || crowd(32, move || read_tftp(addr, 16)));
-                }
-            }
+    let rounds = std::env::var("ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(ROUNDS);
+    let only = std::env::var("ONLY").unwrap_or_default();
+    println!(
+        "{:<36} {:<10} {:>18} {:>20} {:>8} {:>8}",
+        "scenario", "server", "MB/s", "CPU-s per GB", "ours x", "CPU x"
+    );
+    for (name, run) in SCENARIOS {
+        if name.contains(&only) {
+            scenario(name, *run, &servers, rounds);
         }
     }
+}
+
+/// Bytes read from a server; `None` if it does not serve this.
+type Run = fn(&Server) -> Option<usize>;
+
+const SCENARIOS: &[(&str, Run)] = &[
+    ("HTTP 1 GiB, 1 MiB ranges, 1 client", |server| server.http.map(ranges)),
+    ("HTTP 30 MiB, 1 client, 16 times", |server| server.http.map(|addr| (0..16).map(|_| whole(addr)).sum())),
+    ("HTTP 30 MiB, 32 clients", |server| server.http.map(|addr| crowd(32, move || whole(addr)))),
+    ("TFTP windowsize 1, 1 client", |server| {
+        server.tftp.map(|addr| (0..2).map(|_| read_tftp(addr, 1)).sum())
+    }),
+    ("TFTP windowsize 16, 1 client", |server| {
+        server.windowed().map(|addr| (0..4).map(|_| read_tftp(addr, 16)).sum())
+    }),
+    ("TFTP windowsize 16, 32 clients", |server| {
+        server.windowed().map(|addr| crowd(32, move || read_tftp(addr, 16)))
+    }),
+];
+
+fn scenario(name: &str, run: Run, servers: &[Server], rounds: usize) {
+    let mut figures: Vec<Vec<Figure>> = servers.iter().map(|_| Vec::new()).collect();
+    for round in 0..rounds {
+        // Nobody is always the first.
+        for at in (0..servers.len()).map(|at| (at + round) % servers.len()) {
+            figures[at].extend(servers[at].measure(run));
+        }
+    }
+    for (server, of) in servers.iter().zip(&figures) {
+        if of.is_empty() {
+            continue;
+        }
+        let show = |value: fn(&Figure) -> f64, digits| {
+            let values = sorted(of.iter().map(value));
+            let (least, most) = (values[0], values[values.len() - 1]);
+            format!("{:.digits$} ({least:.digits$}-{most:.digits$})", values[values.len() / 2])
+        };
+        let ratio = |value: fn(&Figure) -> f64| {
+            let values = sorted(figures[0].iter().zip(of).map(|(ours, other)| value(ours) / value(other)));
+            values[values.len() / 2]
+        };
+        println!(
+            "{name:<36} {:<10} {:>18} {:>20} {:>8.2} {:>8.2}",
+            server.name,
+            show(|figure| figure.rate, 0),
+            show(|figure| figure.cpu, 2),
+            ratio(|figure| figure.rate),
+            ratio(|figure| figure.cpu),
+        );
+    }
+}
+
+fn sorted(values: impl Iterator<Item = f64>) -> Vec<f64> {
+    let mut values: Vec<_> = values.collect();
+    values.sort_by(f64::total_cmp);
+    values
+}
+
+/// One measurement: MB/s by the wall clock, CPU seconds of the server per GB.
+struct Figure {
+    rate: f64,
+    cpu: f64,
 }
 
 struct Server {
@@ -129,21 +189,19 @@ struct Server {
 }
 
 impl Server {
-    fn measure(&self, scenario: &str, run: impl FnOnce() -> usize) {
-        if !scenario.contains(&std::env::var("ONLY").unwrap_or_default()) {
-            return;
-        }
+    fn measure(&self, run: Run) -> Option<Figure> {
         let cpu = self.cpu();
         let started = Instant::now();
-        let bytes = run() as f64;
+        let bytes = run(self)? as f64;
         let wall = started.elapsed().as_secs_f64();
-        let cpu = self.cpu() - cpu;
-        println!(
-            "{:<10} {scenario:<34} {:>9.0} {:>12.2}",
-            self.name,
-            bytes / wall / 1e6,
-            cpu / (bytes / 1e9)
-        );
+        // Below a tick nothing is counted; half a tick is as good a guess.
+        let cpu = (self.cpu() - cpu).max(0.005);
+        Some(Figure { rate: bytes / wall / 1e6, cpu: cpu / (bytes / 1e9) })
+    }
+
+    /// Where it serves TFTP with windows, if it does.
+    fn windowed(&self) -> Option<SocketAddr> {
+        self.tftp.filter(|_| self.name != "tftpd-hpa")
     }
 
     /// CPU seconds of the process and its children, those that ended included.
@@ -220,7 +278,14 @@ fn atftpd(dir: &Path) -> Option<Server> {
 }
 
 fn tftpd_hpa(dir: &Path) -> Option<Server> {
-    let program = find("TFTPD_HPA", "in.tftpd")?;
+    // atftpd installs itself under the same name, and the packages exclude each other: setup.sh unpacks this one.
+    let unpacked = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/tftpd-hpa/usr/sbin/in.tftpd");
+    let program = if unpacked.exists() { unpacked } else { find("TFTPD_HPA", "in.tftpd")? };
+    let version = Command::new(&program).arg("--version").output().ok()?;
+    if !String::from_utf8_lossy(&version.stdout).contains("tftp-hpa") {
+        eprintln!("skipped: {} is not tftpd-hpa; TFTPD_HPA may name it", program.display());
+        return None;
+    }
     let port = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let process = Command::new(program)
         .args(["--foreground", "--secure", "--user", "root", "--address", &port.to_string()])

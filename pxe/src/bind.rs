@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_udp_port_in_use_names_its_owner() {
+    async fn e6_a_udp_port_in_use_names_its_owner() {
         let first = udp("127.0.0.1:0".parse().unwrap(), &BindOptions::default()).unwrap();
         let addr = first.local_addr().unwrap();
         let error = udp(addr, &BindOptions::default()).unwrap_err();

@@ -31,7 +31,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use admission::LARGE_DOWNLOAD;
+pub use admission::{LARGE_DOWNLOAD, LONGEST_WAIT, NO_PROGRESS};
 pub use counters::{HttpCounters, HttpStats};
 pub use server::HttpServer;
 pub use upload::UploadLimit;
@@ -57,6 +57,10 @@ pub const DRAIN: Duration = Duration::from_secs(30);
 /// Seconds after which a client above a bound is asked to come back: about what a kernel takes on a gigabit link.
 pub const RETRY_AFTER: u32 = 2;
 
+/// Large downloads at once: on a gigabit link each of eight still gets what firmware can take, and a machine that is done in
+/// eight seconds serves others after eight seconds.
+pub const MAX_DOWNLOADS: usize = 8;
+
 /// Settings of the service.
 #[derive(Clone)]
 pub struct HttpConfig {
@@ -64,7 +68,8 @@ pub struct HttpConfig {
     pub max_connections: usize,
     /// Connections of one client address served at once.
     pub max_connections_per_client: usize,
-    /// Answers of at least [`LARGE_DOWNLOAD`] bytes at once; `None` for no bound.
+    /// Answers of at least [`LARGE_DOWNLOAD`] bytes at once; `None` for no bound. Further clients wait as long as they say
+    /// in their query (`?wait=SECONDS`, at most [`LONGEST_WAIT`]), else they are told to come back.
     pub max_downloads: Option<usize>,
     /// What leaves in all answers together, and in what else the limit is shared with; `None` for no limit.
     pub upload_limit: Option<Arc<UploadLimit>>,
@@ -91,7 +96,7 @@ impl Default for HttpConfig {
         Self {
             max_connections: MAX_CONNECTIONS,
             max_connections_per_client: MAX_CONNECTIONS_PER_CLIENT,
-            max_downloads: None,
+            max_downloads: Some(MAX_DOWNLOADS),
             upload_limit: None,
             idle: IDLE,
             head_deadline: HEAD_DEADLINE,

@@ -8,6 +8,7 @@
 //! an option that was not asked for breaks them; names come with leading slashes and trailing `0xff`.
 
 mod counters;
+mod lockstep;
 pub mod negotiate;
 pub mod packet;
 mod reader;

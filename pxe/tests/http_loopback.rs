@@ -176,7 +176,7 @@ async fn thirty_two_clients_at_once() {
 }
 
 #[tokio::test]
-async fn uefi_heads_then_gets_on_one_connection() {
+async fn h5_uefi_heads_then_gets_on_one_connection() {
     let lab = serve(TestFiles::default().memory("uki.efi", pattern(5000)), HttpConfig::default());
     let mut stream = lab.connect().await;
     stream.write_all(b"HEAD /uki.efi HTTP/1.1\r\nHost: 192.0.2.1\r\nAccept: */*\r\n\r\n").await.unwrap();

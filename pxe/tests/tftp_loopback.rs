@@ -6,6 +6,7 @@ mod file_service_support;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use file_service_support::{Entry, TestFiles, finished, pattern, program, read, run, soon};
 use pxe::bind::{BindOptions, udp};
@@ -136,7 +137,7 @@ async fn curl_reads_files_of_all_shapes() {
 }
 
 #[tokio::test]
-async fn tftp_hpa_and_busybox_read_a_file() {
+async fn t3_tftp_hpa_and_busybox_read_a_file() {
     let lab = serve(TestFiles::default().disk("boot/snponly.efi", &pattern(300_000)), TftpConfig::default());
     let dir = tempfile::tempdir().unwrap();
     let (host, port) = (lab.addr.ip().to_string(), lab.addr.port().to_string());
@@ -166,7 +167,7 @@ async fn tftp_hpa_and_busybox_read_a_file() {
 }
 
 #[tokio::test]
-async fn edk2_reads_twice_and_nothing_is_an_error() {
+async fn t1_edk2_reads_twice_and_nothing_is_an_error() {
     let lab = serve(TestFiles::default().memory("uki.efi", pattern(100_000)), TftpConfig::default());
     let mut events = lab.events.subscribe();
     let mut probe = Client::new(lab.addr).await;
@@ -189,7 +190,7 @@ async fn edk2_reads_twice_and_nothing_is_an_error() {
 }
 
 #[tokio::test]
-async fn thirty_two_clients_with_windows_all_finish() {
+async fn t4_thirty_two_clients_with_windows_all_finish() {
     let content = pattern(3_000_000);
     let lab = serve(TestFiles::default().disk("vmlinuz", &content), TftpConfig::default());
     let mut clients = tokio::task::JoinSet::new();
@@ -210,7 +211,7 @@ async fn thirty_two_clients_with_windows_all_finish() {
 }
 
 #[tokio::test]
-async fn blocks_roll_over_on_the_wire() {
+async fn t5_blocks_roll_over_on_the_wire() {
     let content = pattern(8 * 66_000 + 3);
     let lab = serve(TestFiles::default().memory("long", content.clone()), TftpConfig::default());
     let mut client = Client::new(lab.addr).await;
@@ -229,7 +230,7 @@ async fn without_segmentation_offload_the_bytes_are_the_same() {
 }
 
 #[tokio::test]
-async fn an_empty_file_is_one_empty_block() {
+async fn t5_an_empty_file_is_one_empty_block() {
     let lab = serve(TestFiles::default().memory("m", "").disk("d", b""), TftpConfig::default());
     for name in ["m", "d"] {
         let mut client = Client::new(lab.addr).await;
@@ -242,7 +243,7 @@ async fn an_empty_file_is_one_empty_block() {
 }
 
 #[tokio::test]
-async fn single_port_mode_answers_from_the_listening_port() {
+async fn t7_single_port_mode_answers_from_the_listening_port() {
     let config = TftpConfig { single_port: true, ..TftpConfig::default() };
     let lab = serve_on("0.0.0.0:0", TestFiles::default().memory("f", pattern(5000)), config);
     let server = SocketAddr::from(([127, 0, 0, 1], lab.addr.port()));
@@ -258,7 +259,7 @@ async fn single_port_mode_answers_from_the_listening_port() {
 }
 
 #[tokio::test]
-async fn the_answer_comes_from_the_address_that_was_asked() {
+async fn d31_the_answer_comes_from_the_address_that_was_asked() {
     let lab = serve_on("0.0.0.0:0", TestFiles::default().memory("f", pattern(10)), TftpConfig::default());
     for ip in [[127, 0, 0, 1], [127, 0, 0, 9]] {
         let mut client = Client::new(SocketAddr::from((ip, lab.addr.port()))).await;
@@ -307,7 +308,7 @@ async fn what_is_not_served_is_refused_with_its_code() {
 }
 
 #[tokio::test]
-async fn names_are_cleaned_of_what_roms_add() {
+async fn t8_names_are_cleaned_of_what_roms_add() {
     let lab = serve(TestFiles::default().memory("pxelinux.0", pattern(10)), TftpConfig::default());
     let mut client = Client::new(lab.addr).await;
     client.ask(b"\0\x01//pxelinux.0\xff\0OCTET\0").await;
@@ -373,7 +374,7 @@ async fn a_client_with_a_fixed_port_may_begin_its_next_file() {
 }
 
 #[tokio::test]
-async fn garbage_and_strangers_disturb_nobody() {
+async fn t6_garbage_and_strangers_disturb_nobody() {
     let lab = serve(TestFiles::default().memory("f", pattern(2000)), TftpConfig::default());
     let mut client = Client::new(lab.addr).await;
     client.ask(&rrq("f", &[("blksize", "1000")])).await;
@@ -405,4 +406,94 @@ async fn a_stop_waits_for_transfers_under_way() {
         client.ack(block.into()).await;
     }
     soon(lab.server.stopped()).await;
+}
+
+/// With a window of 1 the transfer runs on a thread of its own, above that on the runtime; more clients than threads mix both.
+#[tokio::test]
+async fn a_client_that_floods_its_own_transfer_gets_the_lost_block_again() {
+    for window in ["1", "4"] {
+        let lab = serve(TestFiles::default().memory("f", pattern(5000)), TftpConfig::default());
+        let mut client = Client::new(lab.addr).await;
+        client.ask(&rrq("f", &[("timeout", "1"), ("windowsize", window)])).await;
+        assert_eq!(client.answer().await[..2], [0, 6]);
+        client.ack(0).await;
+        assert_eq!(client.answer().await[..4], [0, 3, 0, 1]);
+        let mut repeated = false;
+        let (socket, peer) = (&client.socket, client.peer.unwrap());
+        soon(async {
+            let mut buffer = [0; 600];
+            while !repeated {
+                // Noise, and ACKs of what was never sent.
+                for noise in [&[0, 4, 0x77, 0x77][..], b"\0\x09noise", b""] {
+                    socket.send_to(noise, peer).await.unwrap();
+                }
+                while let Ok((_, from)) = socket.try_recv_from(&mut buffer) {
+                    assert_eq!(from, peer);
+                    repeated |= buffer[..4] == [0, 3, 0, 1];
+                }
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn more_lock_step_clients_than_threads_all_finish() {
+    let lab = serve(TestFiles::default().disk("f", &pattern(100_000)), TftpConfig::default());
+    let mut tasks = tokio::task::JoinSet::new();
+    let addr = lab.addr;
+    for _ in 0..40 {
+        tasks.spawn(async move {
+            let mut client = Client::new(addr).await;
+            client.ask(&rrq("f", &[])).await;
+            client.download(512, 1).await == pattern(100_000)
+        });
+    }
+    while let Some(whole) = tasks.join_next().await {
+        assert!(whole.unwrap());
+    }
+    soon(async {
+        while lab.server.counters().snapshot().complete < 40 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_flood_from_one_address_is_bounded_and_others_are_served() {
+    let files = TestFiles::default().memory("f", pattern(3000));
+    let lab = serve_on("0.0.0.0:0", files, TftpConfig::default());
+    let addr: SocketAddr = ([127, 0, 0, 1], lab.addr.port()).into();
+    let mut sockets = Vec::new();
+    for _ in 0..300 {
+        let socket = UdpSocket::bind("127.0.0.2:0").await.unwrap();
+        for _ in 0..5 {
+            socket.send_to(&rrq("f", &[]), addr).await.unwrap();
+        }
+        sockets.push(socket);
+    }
+    // As firmware does: the flood may have filled the socket's buffer when the request came.
+    let mut client = Client::new(addr).await;
+    let mut first = [0; 600];
+    client.peer = soon(async {
+        loop {
+            client.ask(&rrq("f", &[])).await;
+            let answer = client.socket.recv_from(&mut first);
+            if let Ok(answer) = tokio::time::timeout(Duration::from_millis(200), answer).await {
+                return Some(answer.unwrap().1);
+            }
+        }
+    })
+    .await;
+    assert_eq!(first[..4], [0, 3, 0, 1]);
+    client.ack(1).await;
+    for block in 2..=6 {
+        while client.answer().await[2..4] != [0, block] {}
+        client.ack(block.into()).await;
+    }
+    let stats = lab.server.counters().snapshot();
+    let bound = TftpConfig::default().max_transfers_per_client as u64;
+    assert!(stats.active <= bound + 1 && stats.over_bound > 0, "{stats:?}");
 }

@@ -15,6 +15,7 @@ use crate::image::{KernelSource, RootSource, SETS};
 
 mod diff;
 mod progress;
+mod uki;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -32,6 +33,8 @@ enum Command {
     Show(NameArgs),
     /// Tell what a node that holds image A would fetch to hold image B
     Diff(diff::DiffArgs),
+    /// Make one UEFI program of kernel, initramfs and command line, for firmware that needs no loader
+    Uki(uki::UkiArgs),
     /// Remove an image, and the blobs that no other image uses and no pin keeps
     Rm(RemoveArgs),
 }
@@ -127,6 +130,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
         Command::Ls(args) => list(&args),
         Command::Show(args) => show(&args),
         Command::Diff(args) => diff::run(&args),
+        Command::Uki(args) => uki::run(args),
         Command::Rm(args) => remove(&args),
     }
 }

@@ -114,5 +114,18 @@ fn lines(status: &Status) -> Vec<String> {
     for lease in &status.leases {
         lines.push(format!("  {:<15} {:<18} {}", lease.address, lease.client, lease.state));
     }
+    lines.push(format!("\nboots ({})", status.boots.len()));
+    for boot in &status.boots {
+        let address = boot.address.map_or_else(String::new, |address| address.to_string());
+        lines.push(format!(
+            "  {:<18} {address:<15} {:<14} {:<12} {:>9} in {} s, {} s ago",
+            boot.mac,
+            boot.class,
+            boot.stage,
+            human_bytes(boot.bytes),
+            boot.seconds,
+            boot.idle_seconds
+        ));
+    }
     lines
 }

@@ -50,6 +50,9 @@ pub(crate) struct Args {
     dhcp: DhcpMode,
     #[command(flatten)]
     limits: Limits,
+    /// Directory with boot files of your own, served read-only over TFTP and HTTP; one with a loader's name takes its place
+    #[arg(long, value_name = "DIR")]
+    files: Option<PathBuf>,
     /// File to append events to, one JSON object a line
     #[arg(long, value_name = "FILE")]
     events: Option<PathBuf>,
@@ -99,6 +102,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
         swarm_port: None,
         limits: args.limits,
         events: args.events,
+        files: args.files,
         private: false,
         volatile: false,
     };

@@ -57,6 +57,9 @@ pub struct NodeConfig {
     pub limits: Limits,
     /// File or device that events go to as well.
     pub events: Option<PathBuf>,
+    /// Directory of the operator's own boot files.
+    #[serde(default)]
+    pub files: Option<PathBuf>,
     /// Whether only members take part in the fabric.
     #[serde(default)]
     pub private: bool,
@@ -83,6 +86,7 @@ pub(crate) fn from_first_stage(path: &Path) -> anyhow::Result<NodeConfig> {
         swarm_port: Some(said.swarm_port),
         limits: said.limits,
         events: said.events,
+        files: None,
         private: said.private,
         volatile: true,
     })
@@ -109,6 +113,7 @@ impl NodeConfig {
             swarm_port: None,
             limits: Limits::default(),
             events: None,
+            files: None,
             private: false,
             volatile: true,
         }

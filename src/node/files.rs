@@ -4,11 +4,14 @@
 //! |---|---|
 //! | `boot.ipxe` | the boot script, made for the client that asks |
 //! | `boot/<release>/kernel`, `boot/<release>/first-stage` | the boot blobs of a release |
-//! | `undionly.kpxe`, `snponly.efi`, … | the loaders of the current release |
+//! | `undionly.kpxe`, `snponly.efi`, … | the operator's own files, then the loaders of the current release |
 //! | `blob/<id>` | the bytes of a blob: whole, or the ranges that are held |
 //! | `status` | what `bootfabric status` shows, as JSON |
+//! | `metrics` | counters for Prometheus |
 //!
-//! In a private fabric the last two are closed here: members are given blobs over TLS, by another service. Firmware can show
+//! Loaders are found under the names that firmware makes of theirs ([`loader_names`]).
+//!
+//! In a private fabric `blob/` and `status` are closed here: members are given blobs over TLS, by another service. Firmware can show
 //! no token, so whatever boots a machine stays open.
 //!
 //! Boot files that are still arriving are served as they arrive; a range of a `blob/` that is not here is refused at
@@ -27,6 +30,8 @@ use fabric::trust::Release;
 use pxe::files::{BootFiles, FileBody, FileError, FileRequest, MemoryBody, ServedFile, Slice};
 
 use super::arriving::Arriving;
+use super::metrics;
+use super::own_files::OwnFiles;
 use super::script::{Script, wait_script};
 use super::view::View;
 
@@ -41,21 +46,23 @@ pub(crate) struct NodeFiles {
     store: Store,
     view: Arc<View>,
     private: bool,
+    own: Option<OwnFiles>,
 }
 
 impl NodeFiles {
-    /// Files out of `store`, for the releases that `view` knows.
-    pub(crate) fn new(store: Store, view: Arc<View>) -> Self {
+    /// Files out of `store`, for the releases that `view` knows, and the operator's `own`.
+    pub(crate) fn new(store: Store, view: Arc<View>, own: Option<OwnFiles>) -> Self {
         let private = view.config().private;
-        Self { store, view, private }
+        Self { store, view, private, own }
     }
 
     fn script(&self, request: &FileRequest) -> String {
+        let wait = |reason| wait_script(reason, NO_RELEASE_PAUSE, &format!("http://{}", request.local));
         let (IpAddr::V4(local), IpAddr::V4(client)) = (request.local.ip(), request.client.ip()) else {
-            return wait_script("this service speaks IPv4 only", NO_RELEASE_PAUSE);
+            return wait("this service speaks IPv4 only");
         };
         let (Some(current), Some(settings)) = (self.view.release(), self.view.settings()) else {
-            return wait_script("no release here yet", NO_RELEASE_PAUSE);
+            return wait("no release here yet");
         };
         let me = SocketAddrV4::new(local, request.local.port());
         let mut peers = vec![me];
@@ -84,10 +91,20 @@ impl NodeFiles {
         }
     }
 
-    fn loader(&self, name: &str) -> Result<ServedFile, FileError> {
-        let current = self.view.release().ok_or(FileError::NotFound)?;
-        let loader = current.release.loaders.iter().find(|loader| loader.name == name);
-        self.boot_blob(&loader.ok_or(FileError::NotFound)?.blob)
+    async fn loader(&self, name: &str) -> Result<ServedFile, FileError> {
+        let current = self.view.release();
+        for name in loader_names(name) {
+            if let Some(own) = &self.own
+                && let Some(file) = own.open(name).await?
+            {
+                return Ok(file);
+            }
+            let loaders = current.iter().flat_map(|current| &current.release.loaders);
+            if let Some(loader) = loaders.into_iter().find(|loader| loader.name == name) {
+                return self.boot_blob(&loader.blob);
+            }
+        }
+        Err(FileError::NotFound)
     }
 
     /// A file that firmware waits for: what is not here yet is served as it arrives.
@@ -95,6 +112,26 @@ impl NodeFiles {
         let blob = self.store.blob(&reference.blob).ok_or(FileError::NotHeld)?;
         Ok(served(&blob, Arc::new(StoredBlob { blob: Arc::clone(&blob), wait: true })))
     }
+}
+
+/// What a client may mean by `name`, most exact first: some proxy servers append `.0` to the names of BIOS loaders, iPXE
+/// builds and EDK2 forks put the hardware address before it, and a Raspberry Pi its serial number.
+fn loader_names(name: &str) -> impl Iterator<Item = &str> {
+    let bare = name.split_once('/').filter(|(first, _)| is_machine(first)).map(|(_, bare)| bare);
+    let short = [Some(name), bare].into_iter().flatten().filter_map(|name| name.strip_suffix(".0"));
+    [Some(name), bare].into_iter().flatten().chain(short)
+}
+
+/// Whether a directory is a hardware address, `52:54:00:…` or `01-52-54-00-…`, or a serial number of eight digits.
+fn is_machine(directory: &str) -> bool {
+    let bytes: Vec<_> = directory.split([':', '-']).collect();
+    let all_hex = bytes.iter().all(|byte| !byte.is_empty() && byte.bytes().all(|c| c.is_ascii_hexdigit()));
+    all_hex
+        && match bytes.len() {
+            1 => directory.len() == 8,
+            6 | 7 => bytes.iter().all(|byte| byte.len() == 2),
+            _ => false,
+        }
 }
 
 /// The blob `id` of `store` for a peer: what is not here is refused.
@@ -123,7 +160,8 @@ impl BootFiles for NodeFiles {
             Some(("boot", path)) => self.boot_file(path),
             None if name == "boot.ipxe" => Ok(generated("text/plain", self.script(request))),
             None if name == "status" => Ok(generated("application/json", self.view.status_json().await)),
-            _ => self.loader(name),
+            None if name == "metrics" => Ok(generated(metrics::CONTENT_TYPE, metrics::of(&self.view).await)),
+            _ => self.loader(name).await,
         }
     }
 }
@@ -149,5 +187,34 @@ impl FileBody for StoredBlob {
         } else {
             Err(FileError::NotHeld)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(name: &str) -> Vec<&str> {
+        loader_names(name).collect()
+    }
+
+    #[test]
+    fn d36_bios_loaders_are_found_with_and_without_the_ending_that_proxies_append() {
+        assert_eq!(names("undionly.kpxe.0"), ["undionly.kpxe.0", "undionly.kpxe"]);
+        assert_eq!(names("pxelinux.0"), ["pxelinux.0", "pxelinux"]);
+    }
+
+    #[test]
+    fn t8_names_behind_a_machine_are_those_of_the_loader() {
+        for machine in ["52:54:00:aa:bb:cc", "01-52-54-00-aa-bb-cc", "52-54-00-AA-BB-CC", "1a2b3c4d"] {
+            let name = format!("{machine}/snponly.efi");
+            assert_eq!(names(&name), [&name, "snponly.efi"], "{machine}");
+        }
+        for other in
+            ["boot/snponly.efi", "52:54:00:aa:bb/x", "zz:54:00:aa:bb:cc/x", "1a2b3c4/x", "snponly.efi", ""]
+        {
+            assert_eq!(names(other), [other]);
+        }
+        assert_eq!(names("52:54:00:aa:bb:cc/undionly.kpxe.0").last(), Some(&"undionly.kpxe"));
     }
 }

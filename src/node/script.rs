@@ -2,16 +2,25 @@
 //!
 //! Renders text from plain values; knows nothing of sockets or stores. The script names several peers, tries them in
 //! turn for ever, and hands the first stage all it needs on the kernel line, so that Linux asks no DHCP server again.
+//!
+//! In the first round a busy peer says so at once, and the next one is asked. In the later ones a busy peer keeps the
+//! client waiting for its turn (`?wait=`), and between rounds the script pauses, longer each time and differently on
+//! each machine. After the last round it asks for a new script: another release may be current by then, and other peers
+//! may be there.
 
 use std::fmt::Write as _;
 use std::net::{Ipv4Addr, SocketAddrV4};
 
-use fabric::id::ObjectId;
+use fabric::id::{Hash, ObjectId};
+use pxe::http::{LONGEST_WAIT, NO_PROGRESS};
 
 /// Peers a script names: enough to survive several deaths, few enough for a kernel line of 2048 bytes.
 pub(crate) const MAX_SCRIPT_PEERS: usize = 5;
-/// Longest pause between two rounds over all peers, seconds.
-const MAX_PAUSE: u32 = 8;
+/// Rounds over all peers. The pauses after them are 0, 1, 2, 4 and 8 s and as much again at most.
+const ROUNDS: u32 = 5;
+/// The round that does without `--timeout`: iPXE of before 2013 does not know it. Without it a peer that dies in the middle
+/// of a file is waited for until somebody resets the machine.
+const PLAIN_ROUND: u32 = 2;
 
 /// What a script is made from.
 #[derive(Debug, Clone)]
@@ -37,30 +46,50 @@ impl Script<'_> {
     pub(crate) fn render(&self) -> String {
         let peers: Vec<_> = self.peers.iter().take(MAX_SCRIPT_PEERS).collect();
         let mut text = format!("#!ipxe\n# bootfabric: {}\n", printable(&self.title));
-        let kernel_line = self.kernel_line(&peers);
-        // A round over all peers, then a pause that differs between clients, growing to its bound; for ever.
-        let jitter = u32::from(self.client.octets()[3]) % 3;
-        for round in 0.. {
-            let pause = (1u32 << round) + jitter;
-            for (n, peer) in peers.iter().enumerate() {
-                let next =
-                    if n + 1 < peers.len() { format!("r{round}p{}", n + 1) } else { format!("r{round}end") };
-                let _ = writeln!(text, ":r{round}p{n}\nset base http://{peer}/boot/{}", self.release);
-                let _ = writeln!(text, "set next {next}\ngoto load");
-            }
-            let last = pause >= MAX_PAUSE;
-            let following = if last { round } else { round + 1 };
-            let _ = writeln!(text, ":r{round}end\necho No peer answered, trying again in {pause} s");
-            let _ = writeln!(text, "sleep {pause}\ngoto r{following}p0");
-            if last {
-                break;
-            }
+        for round in 0..ROUNDS {
+            self.round(&mut text, round, &peers);
         }
+        for peer in &peers {
+            let _ = writeln!(text, "chain --replace ${{opts}} http://{peer}/boot.ipxe ||");
+        }
+        let _ = writeln!(text, "goto r{}p0", ROUNDS - 1);
+        let wait = LONGEST_WAIT.as_secs();
         let _ = writeln!(text, ":load\nimgfree");
-        let _ = writeln!(text, "kernel ${{base}}/kernel {kernel_line} || goto ${{next}}");
-        let _ = writeln!(text, "initrd ${{base}}/first-stage || goto ${{next}}");
+        let _ = writeln!(
+            text,
+            "kernel ${{opts}} ${{base}}/kernel${{ask}} {} || goto ${{next}}",
+            self.kernel_line(&peers)
+        );
+        // Whoever has the kernel from a peer is the next there, and loses little by waiting.
+        let _ = writeln!(
+            text,
+            "initrd ${{opts}} --name first-stage ${{base}}/first-stage?wait={wait} || goto ${{next}}"
+        );
         let _ = writeln!(text, "boot || goto ${{next}}");
         text
+    }
+
+    /// One round over all peers and the pause after it.
+    fn round(&self, text: &mut String, round: u32, peers: &[&SocketAddrV4]) {
+        let _ = match round {
+            // iPXE splits a line into words before it expands them: a setting is one word, and an empty one is still a word.
+            PLAIN_ROUND => writeln!(text, "set opts --name=kernel"),
+            _ => writeln!(text, "set opts --timeout={}", NO_PROGRESS.as_millis()),
+        };
+        if round == 1 {
+            let _ = writeln!(text, "set ask ?wait={}", LONGEST_WAIT.as_secs());
+        }
+        for (n, peer) in peers.iter().enumerate() {
+            let next =
+                if n + 1 < peers.len() { format!("r{round}p{}", n + 1) } else { format!("r{round}end") };
+            let _ = writeln!(text, ":r{round}p{n}\nset base http://{peer}/boot/{}", self.release);
+            let _ = writeln!(text, "set next {next}\ngoto load");
+        }
+        let _ = writeln!(text, ":r{round}end");
+        if let Some(least) = round.checked_sub(1) {
+            let pause = pause(1 << least, self.client, round);
+            let _ = writeln!(text, "echo No peer answered, trying again in {pause} s\nsleep {pause}");
+        }
     }
 
     fn kernel_line(&self, peers: &[&SocketAddrV4]) -> String {
@@ -86,13 +115,19 @@ impl Script<'_> {
     }
 }
 
-/// A script line for a client that cannot be given a release yet: it says why, waits and asks again.
-pub(crate) fn wait_script(reason: &str, seconds: u32) -> String {
+/// A script for a client that cannot be given a release yet: it says why, waits and asks `base` again, for ever.
+pub(crate) fn wait_script(reason: &str, seconds: u32, base: &str) -> String {
     format!(
-        "#!ipxe\necho bootfabric: {}\nsleep {seconds}\nchain --replace http://${{next-server}}/boot.ipxe || \
-         exit\n",
+        "#!ipxe\necho bootfabric: {}\n:again\nsleep {seconds}\nchain --replace {base}/boot.ipxe || goto again\n",
         printable(reason)
     )
+}
+
+/// From `least` seconds to twice that, evenly over machines: those that were powered on together come back apart.
+fn pause(least: u32, client: Ipv4Addr, round: u32) -> u32 {
+    let seed = [&client.octets()[..], &round.to_be_bytes()].concat();
+    let [first, ..] = *Hash::of(&seed).as_bytes();
+    least + u32::from(first) % (least + 1)
 }
 
 fn printable(text: &str) -> String {
@@ -119,35 +154,98 @@ mod tests {
         .render()
     }
 
-    /// Runs the script's jumps with every load failing; returns the bases tried in `steps` loads.
-    fn tried(text: &str, loads: usize) -> Vec<String> {
+    /// What a script does while every load fails.
+    struct Run {
+        /// What was loaded from: the URL as it would be asked for.
+        tried: Vec<String>,
+        /// Pauses, and after how many loads.
+        pauses: Vec<(usize, u32)>,
+        /// Scripts asked for.
+        chained: Vec<String>,
+    }
+
+    /// Runs the script's jumps and settings with every load failing, for `loads` loads.
+    fn run(text: &str, loads: usize) -> Run {
         let lines: Vec<_> = text.lines().collect();
         let label = |name: &str| lines.iter().position(|line| *line == format!(":{name}")).expect(name);
-        let (mut at, mut base, mut next, mut seen) = (0, String::new(), String::new(), Vec::new());
-        while seen.len() < loads {
+        let mut set = std::collections::BTreeMap::new();
+        let mut run = Run { tried: Vec::new(), pauses: Vec::new(), chained: Vec::new() };
+        let mut at = 0;
+        while run.tried.len() < loads {
             let line = lines[at];
             at += 1;
-            if let Some(value) = line.strip_prefix("set base ") {
-                base = value.into();
-            } else if let Some(value) = line.strip_prefix("set next ") {
-                next = value.into();
-            } else if let Some(target) = line.strip_prefix("goto ") {
-                at = label(target);
-            } else if line.starts_with("kernel ") {
-                seen.push(base.clone());
-                at = label(&next);
+            let expand = |text: &str| {
+                set.iter().fold(text.to_owned(), |text, (name, value): (&String, &String)| {
+                    text.replace(&format!("${{{name}}}"), value)
+                })
+            };
+            match line.split_once(' ').unwrap_or((line, "")) {
+                ("set", rest) => {
+                    let (name, value) = rest.split_once(' ').unwrap();
+                    set.insert(name.to_owned(), value.to_owned());
+                }
+                ("clear", name) => drop(set.remove(name)),
+                ("goto", target) => at = label(target),
+                ("sleep", seconds) => run.pauses.push((run.tried.len(), seconds.parse().unwrap())),
+                ("chain", rest) => run.chained.push(expand(rest)),
+                ("kernel", rest) => {
+                    // iPXE splits before it expands, so a word stays one word; `ask` is part of a word.
+                    assert!(set["opts"].split(' ').count() == 1 && !set["opts"].is_empty(), "{set:?}");
+                    let rest = expand(rest).replace("${ask}", "");
+                    run.tried.push(rest.split(" initrd=").next().unwrap().trim().to_owned());
+                    at = label(&set["next"]);
+                }
+                _ => {}
             }
         }
-        seen
+        run
     }
 
     #[test]
-    fn every_peer_is_tried_in_turn_for_ever() {
-        let seen = tried(&script(3), 20);
-        for (n, base) in seen.iter().enumerate() {
-            assert!(base.starts_with(&format!("http://10.77.0.{}:80/boot/", n % 3 + 1)), "{n}: {base}");
+    fn x4_every_peer_is_tried_in_turn_for_ever() {
+        let ran = run(&script(3), 40);
+        for (n, tried) in ran.tried.iter().enumerate() {
+            assert!(tried.contains(&format!("http://10.77.0.{}:80/boot/", n % 3 + 1)), "{n}: {tried}");
         }
-        assert_eq!(tried(&script(1), 9).len(), 9);
+        assert_eq!(run(&script(1), 19).tried.len(), 19);
+    }
+
+    #[test]
+    fn another_peer_is_asked_before_one_is_waited_for() {
+        let ran = run(&script(3), 12);
+        assert!(ran.tried[..3].iter().all(|tried| tried.ends_with("/kernel")), "{:?}", ran.tried);
+        assert!(ran.tried[3..].iter().all(|tried| tried.ends_with("/kernel?wait=25")), "{:?}", ran.tried);
+        assert_eq!(ran.pauses[0].0, 6, "no pause between asking and waiting");
+    }
+
+    #[test]
+    fn silent_peers_are_given_up_and_old_loaders_are_not_left_out() {
+        let ran = run(&script(1), 5);
+        let timeouts = ran.tried.iter().map(|tried| tried.starts_with("--timeout=40000 http"));
+        assert_eq!(timeouts.collect::<Vec<_>>(), [true, true, false, true, true]);
+        assert!(ran.tried[2].starts_with("--name=kernel http"), "{:?}", ran.tried);
+    }
+
+    #[test]
+    fn e9_pauses_grow_differ_and_end_with_a_new_script() {
+        let ran = run(&script(2), 14);
+        let lengths: Vec<_> = ran.pauses.iter().map(|(_, pause)| *pause).collect();
+        for (length, least) in lengths.iter().zip([1, 2, 4, 8, 8]) {
+            assert!((least..=2 * least).contains(length), "{lengths:?}");
+        }
+        let again: Vec<_> = (1..=2)
+            .map(|n| format!("--replace --timeout=40000 http://10.77.0.{n}:80/boot.ipxe ||"))
+            .collect();
+        assert_eq!(ran.chained[..2], again, "a newer release is found");
+        let pauses: std::collections::BTreeSet<_> =
+            (0..100).map(|client| pause(8, [10, 77, 0, client].into(), 4)).collect();
+        assert_eq!(pauses.into_iter().collect::<Vec<_>>(), (8..=16).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_client_without_a_release_asks_for_ever() {
+        let text = wait_script("no release here yet", 2, "http://10.77.0.1:8080");
+        assert!(text.contains("chain --replace http://10.77.0.1:8080/boot.ipxe || goto again\n"), "{text}");
     }
 
     #[test]
@@ -156,10 +254,12 @@ mod tests {
         let line = text.lines().find(|line| line.starts_with("kernel ")).unwrap();
         assert!(line.len() < 1024);
         assert!(line.contains("bootfabric.address=10.77.0.30/24"));
+        assert!(line.contains("bootfabric.mac=${netX/mac}"), "the card that loaded it");
         assert!(
             line.contains("bootfabric.peers=10.77.0.1,10.77.0.2,10.77.0.3,10.77.0.4,10.77.0.5 "),
             "{line}"
         );
+        assert!(text.contains("--name first-stage ") && line.contains(" initrd=first-stage "));
         assert!(text.lines().nth(1).unwrap().ends_with("debian 12boot"));
     }
 }

@@ -132,7 +132,7 @@ impl Http {
         let bound = |limit: Option<u32>| limit.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX));
         let config = HttpConfig {
             max_connections: bound(bounds.limits.max_connections).unwrap_or(usual.max_connections),
-            max_downloads: bound(bounds.limits.max_downloads),
+            max_downloads: bound(bounds.limits.max_downloads).or(usual.max_downloads),
             upload_limit: bounds.upload.clone(),
             events: Arc::new(Served(events.clone())),
             wrapper: self.wrapper,

@@ -40,6 +40,28 @@ pub struct Status {
     pub blobs: Vec<BlobStatus>,
     /// The leases it knows.
     pub leases: Vec<LeaseStatus>,
+    /// The machines that boot or booted from it, the one heard of last first.
+    #[serde(default)]
+    pub boots: Vec<BootStatus>,
+}
+
+/// A machine that boots from this node.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct BootStatus {
+    /// Its hardware address.
+    pub mac: String,
+    /// Its class, as DHCP tells it.
+    pub class: String,
+    /// Its address.
+    pub address: Option<Ipv4Addr>,
+    /// The last step it took: DHCP's message, or what the event `boot-stage` says.
+    pub stage: String,
+    /// Bytes of boot files sent to it.
+    pub bytes: u64,
+    /// Seconds from its first packet to its last step.
+    pub seconds: u64,
+    /// Seconds since its last step.
+    pub idle_seconds: u64,
 }
 
 /// A release in short.

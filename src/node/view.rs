@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Instant;
 
 use fabric::exchange::ExchangeHandle;
 use fabric::id::{Hash, NodeId, ObjectId};
@@ -13,8 +14,12 @@ use fabric::store::Store;
 use fabric::swarm::MemberInfo;
 use fabric::trust::{Release, Settings};
 use pxe::dhcp::driver::DhcpHandle;
+use pxe::dhcp::event::Counters;
+use pxe::http::{HttpCounters, HttpStats};
+use pxe::tftp::{TftpCounters, TftpStats};
 use tokio::sync::watch;
 
+use super::boots::Boots;
 use super::config::NodeConfig;
 use super::members::NotAdmitted;
 use super::status::{BanStatus, BlobStatus, LeaseStatus, PeerStatus, ReleaseStatus, Status};
@@ -43,6 +48,8 @@ pub(crate) struct View {
     refused: watch::Sender<Option<NotAdmitted>>,
     /// Handles that exist once their service has started.
     services: Mutex<Services>,
+    /// The machines that boot from this node.
+    boots: Arc<Boots>,
 }
 
 struct State {
@@ -74,6 +81,8 @@ pub(crate) struct Member {
 struct Services {
     exchange: Option<ExchangeHandle>,
     dhcp: Option<Arc<DhcpHandle>>,
+    http: Option<Arc<HttpCounters>>,
+    tftp: Option<Arc<TftpCounters>>,
 }
 
 impl View {
@@ -95,6 +104,7 @@ impl View {
             peers: watch::Sender::new(0),
             refused: watch::Sender::new(None),
             services: Mutex::default(),
+            boots: Arc::default(),
         }
     }
 
@@ -207,6 +217,41 @@ impl View {
         self.services().dhcp = Some(handle);
     }
 
+    pub(crate) fn set_http(&self, counters: Arc<HttpCounters>) {
+        self.services().http = Some(counters);
+    }
+
+    pub(crate) fn set_tftp(&self, counters: Arc<TftpCounters>) {
+        self.services().tftp = Some(counters);
+    }
+
+    pub(crate) fn boots(&self) -> &Arc<Boots> {
+        &self.boots
+    }
+
+    pub(crate) fn serves_boot(&self) -> bool {
+        self.read().serves_boot
+    }
+
+    /// The counters of the services that have started.
+    pub(crate) async fn counters(&self) -> (Option<HttpStats>, Option<TftpStats>, Option<Counters>) {
+        let (http, tftp, dhcp) = {
+            let services = self.services();
+            (services.http.clone(), services.tftp.clone(), services.dhcp.clone())
+        };
+        let dhcp = match dhcp {
+            Some(dhcp) => dhcp.counters().await.ok(),
+            None => None,
+        };
+        (http.map(|http| http.snapshot()), tftp.map(|tftp| tftp.snapshot()), dhcp)
+    }
+
+    /// The hardware address of who holds `address`, as far as the leases tell.
+    pub(crate) async fn holder_of(&self, address: Ipv4Addr) -> Option<String> {
+        let leases = self.dhcp()?.leases().await.ok()?;
+        leases.iter().find(|lease| lease.address == address).map(|lease| lease.holder.to_string())
+    }
+
     pub(crate) fn dhcp(&self) -> Option<Arc<DhcpHandle>> {
         self.services().dhcp.clone()
     }
@@ -302,6 +347,7 @@ impl View {
             bans: bans.collect(),
             blobs: blobs.collect(),
             leases,
+            boots: self.boots.status(Instant::now()),
         }
     }
 }

@@ -6,7 +6,7 @@
 use std::fmt::Write as _;
 use std::ops::Range;
 
-use super::head::{Method, Refusal, RequestHead};
+use super::head::{Agent, Method, Refusal, RequestHead};
 use super::status::Status;
 use crate::files::FileError;
 
@@ -108,6 +108,14 @@ impl Answer {
     #[must_use]
     pub fn refusal(refusal: &Refusal) -> Self {
         Self::error(refusal.status, &refusal.reason)
+    }
+
+    /// The same answer without what would keep `agent` from asking another node: iPXE obeys `Retry-After` by itself, and a
+    /// boot script never hears of it.
+    #[must_use]
+    pub fn for_agent(self, agent: Agent) -> Self {
+        let retry_after = self.retry_after.filter(|_| agent != Agent::Ipxe);
+        Self { retry_after, ..self }
     }
 
     /// The answer where the file `name` cannot be served.
@@ -289,6 +297,8 @@ mod tests {
         assert!(not_held.starts_with("HTTP/1.1 409 Conflict\r\n") && not_held.contains("ask another node"));
         let busy = text(&Answer::file_error("vmlinuz", &FileError::Busy { retry_after: 7 }));
         assert!(busy.starts_with("HTTP/1.1 503 ") && busy.contains("\r\nRetry-After: 7\r\n"));
+        let ipxe = Answer::file_error("vmlinuz", &FileError::Busy { retry_after: 7 }).for_agent(Agent::Ipxe);
+        assert!(text(&ipxe).starts_with("HTTP/1.1 503 ") && !text(&ipxe).contains("Retry-After"));
         let close = Answer::error(Status::NotFound, "x").encode(true, true, false);
         assert_eq!(
             String::from_utf8(close).unwrap(),
@@ -298,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn no_header_is_empty() {
+    fn h6_no_header_is_empty() {
         for answer in [
             Answer::file(&request(""), FileMeta { etag: None, ..META }),
             Answer::busy(1),

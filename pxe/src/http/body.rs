@@ -1,7 +1,7 @@
 //! Puts an answer on a connection: its head, and its content by the cheapest way that content has.
 //!
 //! Memory goes out in one vectored write with the head. A file goes out by `sendfile(2)` behind a head that waits for it
-//! (`MSG_MORE`), so no byte is copied into this process. A stream goes through one bounded buffer. What these steps are on
+//! (`MSG_MORE`, `TCP_CORK`), so no byte is copied into this process. A stream goes through one bounded buffer. What these steps are on
 //! a wrapped connection, [`super::wire`] knows. Every wait for the client has a deadline. Dropping the future leaves the
 //! connection in the middle of an answer: it must be closed.
 
@@ -21,9 +21,10 @@ use crate::files::Slice;
 
 /// Bytes offered to the socket in one call. Larger calls gain nothing, as the socket's buffer is about this large; and
 /// this bounds how long a call may keep a runtime thread when the page cache has to be filled.
-const STEP: usize = 1024 * 1024;
-/// After so many bytes the task lets others of its thread run, even if its client takes everything at once.
-const YIELD_EVERY: usize = 4 * STEP;
+const STEP: usize = 2048 * 1024;
+/// After so many bytes the task lets others of its thread run, even if its client takes everything at once: some
+/// milliseconds where memory is the limit. Not more often, because a thread that yields wakes another one to take over.
+const YIELD_EVERY: usize = 16 * STEP;
 /// Buffer of a relayed stream.
 const STREAM_BUFFER: usize = 64 * 1024;
 
@@ -93,7 +94,7 @@ impl<'a> BodySender<'a> {
                 if range.end.checked_sub(range.start) != Some(length) {
                     return Err(SendError::Short);
                 }
-                self.head_before_content(head).await?;
+                self.head_before_content(head, length).await?;
                 self.file(&file, range).await
             }
             Slice::Stream(stream) => {
@@ -117,9 +118,9 @@ impl<'a> BodySender<'a> {
     }
 
     /// Sends a head that leaves together with the content that must follow at once.
-    async fn head_before_content(&mut self, mut head: &[u8]) -> Result<(), SendError> {
+    async fn head_before_content(&mut self, mut head: &[u8], length: u64) -> Result<(), SendError> {
         while !head.is_empty() {
-            let wrote = within(self.stall, self.wire.write_before_content(head)).await?;
+            let wrote = within(self.stall, self.wire.write_before_content(head, length)).await?;
             head = head.get(wrote..).unwrap_or_default();
         }
         Ok(())

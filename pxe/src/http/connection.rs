@@ -11,6 +11,7 @@ use bytes::{Buf, BytesMut};
 use tokio::time::{timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
+use super::admission::Ask;
 use super::answer::{Answer, Content, FileMeta, content_follows};
 use super::body::{BodySender, SendError};
 use super::head::{MAX_HEAD, Method, Parsed, Refusal, RequestHead, parse};
@@ -151,7 +152,12 @@ impl Connection {
         };
         let length = range.end - range.start;
         // The place where large downloads are admitted: a place in the queue is held until the answer is over.
-        let _place = match self.shared.downloads.admit(length) {
+        let ask = Ask::new(self.client.ip(), head.agent, &head.query);
+        let admitted = tokio::select! {
+            admitted = self.shared.downloads.admit(length, ask) => admitted,
+            () = self.stop.cancelled() => Err(FileError::Busy { retry_after: self.shared.config.retry_after }),
+        };
+        let _place = match admitted {
             Ok(place) => place,
             Err(busy) => {
                 return self.send_text(Answer::file_error(&head.name, &busy), head, keep_alive).await;
@@ -180,6 +186,7 @@ impl Connection {
         head: &RequestHead,
         keep_alive: bool,
     ) -> (Answer, Result<(), SendError>, u64) {
+        let answer = answer.for_agent(head.agent);
         let bytes = answer.encode(head.method == Method::Head, head.http_1_0, keep_alive);
         let result = self.sender().head(&bytes).await;
         (answer, result, 0)

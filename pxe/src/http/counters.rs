@@ -1,9 +1,11 @@
 //! What the HTTP service has done so far, as numbers that only grow (except the gauges).
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use serde::Serialize;
 
+use super::admission::Downloads;
 use super::status::Status;
 use crate::service_event::Outcome;
 
@@ -24,6 +26,7 @@ pub struct HttpCounters {
     not_held: AtomicU64,
     busy: AtomicU64,
     bad: AtomicU64,
+    downloads: Arc<Downloads>,
 }
 
 /// The counters at one moment.
@@ -37,6 +40,10 @@ pub struct HttpStats {
     pub connections_refused: u64,
     /// Answers with file content under way now.
     pub active: u64,
+    /// Large downloads under way now, where they are bounded.
+    pub downloads: u64,
+    /// Clients that wait for their turn to download.
+    pub waiting: u64,
     /// Content bytes of files that the sockets took.
     pub bytes: u64,
     /// Answers sent to their end.
@@ -78,15 +85,23 @@ impl HttpCounters {
         by_outcome.fetch_add(1, Relaxed);
     }
 
+    /// The counters of a service whose large downloads `downloads` admits.
+    pub(super) fn new(downloads: Arc<Downloads>) -> Self {
+        Self { downloads, ..Self::default() }
+    }
+
     /// All counters now.
     #[must_use]
     pub fn snapshot(&self) -> HttpStats {
+        let (downloads, waiting) = self.downloads.load();
         let get = |counter: &AtomicU64| counter.load(Relaxed);
         HttpStats {
             connections: get(&self.connections),
             connections_open: get(&self.connections_open),
             connections_refused: get(&self.connections_refused),
             active: get(&self.active),
+            downloads: downloads as u64,
+            waiting: waiting as u64,
             bytes: get(&self.bytes),
             complete: get(&self.complete),
             client_left: get(&self.client_left),

@@ -19,6 +19,30 @@ pub enum Method {
     Head,
 }
 
+/// What kind of program asks, by its `User-Agent`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Agent {
+    /// UEFI HTTP boot: it cannot be told to come back.
+    Firmware,
+    /// iPXE, which waits by itself where it is told `Retry-After` and so never asks another node.
+    Ipxe,
+    /// Everything else.
+    #[default]
+    Other,
+}
+
+impl Agent {
+    fn of(value: &[u8]) -> Self {
+        if value.starts_with(b"UefiHttpBoot/") {
+            Self::Firmware
+        } else if value.starts_with(b"iPXE/") {
+            Self::Ipxe
+        } else {
+            Self::Other
+        }
+    }
+}
+
 /// What a request asks, as far as this service cares.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RequestHead {
@@ -40,6 +64,8 @@ pub struct RequestHead {
     pub if_none_match: Option<String>,
     /// The token of `Authorization: Bearer`.
     pub bearer: Option<Bearer>,
+    /// Who asks.
+    pub agent: Agent,
 }
 
 /// A request that gets an error. The connection is closed after it: where the next request begins is not certain.
@@ -123,6 +149,7 @@ fn understand(request: &httparse::Request<'_, '_>) -> Result<RequestHead, Refusa
         if_range: None,
         if_none_match: None,
         bearer: None,
+        agent: Agent::Other,
     };
     let mut hosts = 0;
     for field in request.headers.iter() {
@@ -148,6 +175,8 @@ fn understand(request: &httparse::Request<'_, '_>) -> Result<RequestHead, Refusa
             head.range = RangeSpec::parse(field.value);
         } else if is("if-range") {
             head.if_range = Some(String::from_utf8_lossy(field.value).trim().to_owned());
+        } else if is("user-agent") {
+            head.agent = Agent::of(field.value);
         } else if is("authorization") {
             head.bearer = bearer(field.value);
         } else if is("if-none-match") {

@@ -50,14 +50,15 @@ impl HttpServer {
         stop: CancellationToken,
     ) -> io::Result<Self> {
         let local_addr = listener.local_addr()?;
+        let downloads = Arc::new(Downloads::new(config.max_downloads, config.retry_after));
         let shared = Arc::new(Shared {
             files,
             connections: Mutex::new(Connections::new(
                 config.max_connections,
                 config.max_connections_per_client,
             )),
-            downloads: Downloads::new(config.max_downloads, config.retry_after),
-            counters: Arc::new(HttpCounters::default()),
+            counters: Arc::new(HttpCounters::new(Arc::clone(&downloads))),
+            downloads,
             config,
         });
         let counters = Arc::clone(&shared.counters);
@@ -90,7 +91,7 @@ pub(super) struct Shared {
     pub(super) files: Arc<dyn BootFiles>,
     pub(super) config: HttpConfig,
     pub(super) counters: Arc<HttpCounters>,
-    pub(super) downloads: Downloads,
+    pub(super) downloads: Arc<Downloads>,
     connections: Mutex<Connections>,
 }
 
@@ -188,7 +189,7 @@ fn begin(
 
 /// What HTTP is spoken over with this client; `None` if it does not get so far.
 async fn wire(stream: TcpStream, config: &HttpConfig) -> Option<Wire> {
-    let Some(wrapper) = &config.wrapper else { return Some(Wire::Plain(stream)) };
+    let Some(wrapper) = &config.wrapper else { return Some(Wire::plain(stream)) };
     match tokio::time::timeout(config.head_deadline, wrapper.wrap(stream)).await {
         Ok(Ok(wrapped)) => Some(Wire::wrapped(wrapped)),
         Ok(Err(error)) => {

@@ -1,6 +1,6 @@
 //! What HTTP is spoken over: a TCP connection, or what a [`Wrapper`] made of one.
 //!
-//! Plain connections go by the cheapest ways Linux has (`sendfile(2)`, vectored writes, `MSG_MORE`); a wrapped one is
+//! Plain connections go by the cheapest ways Linux has (`sendfile(2)`, vectored writes, `TCP_CORK`); a wrapped one is
 //! written to from a buffer. Every function is one step: whoever calls it has the deadline.
 
 use std::fs::File;
@@ -12,11 +12,15 @@ use async_trait::async_trait;
 use bytes::BytesMut;
 use nix::sys::sendfile::sendfile64;
 use nix::sys::socket::{MsgFlags, send};
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Interest};
 use tokio::net::TcpStream;
 
 /// Bytes of a file that are read at once for a wrapped connection: four TLS records, what rustls takes in one write.
 const PIECE: usize = 64 * 1024;
+
+/// Content that takes more than one call to send.
+const LONG_ANSWER: u64 = 2 * 1024 * 1024;
 
 /// A connection that is not plain TCP.
 pub trait ByteStream: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -35,11 +39,22 @@ pub trait Wrapper: Send + Sync + 'static {
 
 /// One connection.
 pub(super) enum Wire {
-    Plain(TcpStream),
-    Wrapped { stream: Box<dyn ByteStream>, piece: Vec<u8> },
+    Plain {
+        stream: TcpStream,
+        /// Part of a segment may wait for what follows it (`TCP_CORK`).
+        corked: bool,
+    },
+    Wrapped {
+        stream: Box<dyn ByteStream>,
+        piece: Vec<u8>,
+    },
 }
 
 impl Wire {
+    pub(super) fn plain(stream: TcpStream) -> Self {
+        Self::Plain { stream, corked: false }
+    }
+
     pub(super) fn wrapped(stream: Box<dyn ByteStream>) -> Self {
         Self::Wrapped { stream, piece: Vec::new() }
     }
@@ -47,7 +62,7 @@ impl Wire {
     /// Reads what has come, at most what `buffer` has room for. Cancel safe.
     pub(super) async fn read(&mut self, buffer: &mut BytesMut) -> io::Result<usize> {
         match self {
-            Self::Plain(stream) => stream.read_buf(buffer).await,
+            Self::Plain { stream, .. } => stream.read_buf(buffer).await,
             Self::Wrapped { stream, .. } => stream.read_buf(buffer).await,
         }
     }
@@ -55,7 +70,9 @@ impl Wire {
     /// Writes some of `bytes`.
     pub(super) async fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
-            Self::Plain(stream) => stream.async_io(Interest::WRITABLE, || stream.try_write(bytes)).await,
+            Self::Plain { stream, .. } => {
+                stream.async_io(Interest::WRITABLE, || stream.try_write(bytes)).await
+            }
             Self::Wrapped { stream, .. } => stream.write(bytes).await,
         }
     }
@@ -63,7 +80,7 @@ impl Wire {
     /// Writes some of `first` and what follows it.
     pub(super) async fn write_two(&mut self, first: &[u8], second: &[u8]) -> io::Result<usize> {
         match self {
-            Self::Plain(stream) => {
+            Self::Plain { stream, .. } => {
                 let slices = [IoSlice::new(first), IoSlice::new(second)];
                 stream.async_io(Interest::WRITABLE, || stream.try_write_vectored(&slices)).await
             }
@@ -72,10 +89,16 @@ impl Wire {
         }
     }
 
-    /// Writes some of `head`, which leaves together with the content that must follow at once.
-    pub(super) async fn write_before_content(&mut self, head: &[u8]) -> io::Result<usize> {
+    /// Writes some of `head`, which leaves together with the `length` bytes of content that must follow at once.
+    pub(super) async fn write_before_content(&mut self, head: &[u8], length: u64) -> io::Result<usize> {
         match self {
-            Self::Plain(stream) => {
+            Self::Plain { stream, corked } => {
+                // In a long answer only full segments leave until the flush: a push after each `sendfile` has both ends
+                // at work on the same connection and costs twice as much. A short one is pushed once anyway.
+                if length > LONG_ANSWER && !*corked {
+                    SockRef::from(&*stream).set_tcp_cork(true)?;
+                    *corked = true;
+                }
                 let more = MsgFlags::from_bits_retain(nix::libc::MSG_MORE);
                 let flags = more | MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
                 let write = || Ok(send(stream.as_raw_fd(), head, flags)?);
@@ -88,7 +111,7 @@ impl Wire {
     /// Sends up to `step` bytes of `file` from `offset` on; 0 at its end.
     pub(super) async fn send_file(&mut self, file: &File, offset: u64, step: usize) -> io::Result<usize> {
         match self {
-            Self::Plain(stream) => {
+            Self::Plain { stream, .. } => {
                 let too_far = |_| io::Error::from(io::ErrorKind::InvalidInput);
                 let mut at = i64::try_from(offset).map_err(too_far)?;
                 let write = || Ok(sendfile64(&*stream, file, Some(&mut at), step)?);
@@ -110,7 +133,11 @@ impl Wire {
     /// Lets nothing wait in a buffer. Call it at the end of an answer.
     pub(super) async fn flush(&mut self) -> io::Result<()> {
         match self {
-            Self::Plain(_) => Ok(()),
+            Self::Plain { stream, corked } if *corked => {
+                *corked = false;
+                SockRef::from(&*stream).set_tcp_cork(false)
+            }
+            Self::Plain { .. } => Ok(()),
             Self::Wrapped { stream, .. } => stream.flush().await,
         }
     }
@@ -118,7 +145,7 @@ impl Wire {
     /// Says that nothing more comes.
     pub(super) async fn shutdown(&mut self) -> io::Result<()> {
         match self {
-            Self::Plain(stream) => stream.shutdown().await,
+            Self::Plain { stream, .. } => stream.shutdown().await,
             Self::Wrapped { stream, .. } => stream.shutdown().await,
         }
     }

@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_only_what_was_asked() {
+    fn t2_answers_only_what_was_asked() {
         assert_eq!(grant(&[]), Agreed { blksize: 512, windowsize: 1, timeout: None, oack: None });
         assert_eq!(grant(&[("tsize", "0")]).oack.unwrap(), b"\0\x06tsize\x005000000000\0");
         let edk2 = grant(&[("blksize", "1468"), ("windowsize", "4")]);
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn caps_what_is_too_much() {
+    fn t3_t4_caps_what_is_too_much() {
         let agreed = grant(&[("BLKSIZE", "65464"), ("windowsize", "65535"), ("timeout", "3")]);
         assert_eq!(
             (agreed.blksize, agreed.windowsize, agreed.timeout),

@@ -1,8 +1,13 @@
 //! The TFTP driver.
 //!
-//! Tasks: one receives requests on the listening socket, owned by [`TftpServer`] through a tracker; one per transfer
-//! ([`super::transfer`]), owned by the same tracker and bounded by [`super::TftpConfig`]. No channels: tasks share the
-//! table of transfers behind a lock that is never held across an await.
+//! One thread with a runtime of its own: a client without windows waits for each block, so what counts is how soon an
+//! ACK is followed by the next block, and a runtime of several threads spends more on waking its threads than a block costs.
+//!
+//! Transfers without windows go one step further and have a thread each, up to a bound ([`super::lockstep`]).
+//!
+//! Tasks, all on the service's thread: one receives requests on the listening socket, owned by [`TftpServer`] through the thread;
+//! one per transfer ([`super::transfer`]), owned by its tracker and bounded by [`super::TftpConfig`]. Channels: one that
+//! says that the thread has ended. Tasks share the table of transfers behind a lock that is never held across an await.
 //!
 //! Shutdown: when the token is cancelled no request is taken any more, transfers under way go on until the drain deadline,
 //! and what is left then is dropped.
@@ -14,12 +19,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::net::UdpSocket;
-use tokio::task::JoinHandle;
+use tokio::runtime::Builder;
+use tokio::sync::{Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::TftpConfig;
 use super::counters::TftpCounters;
+use super::lockstep;
 use super::packet::Packet;
 use super::table::{Table, TransferState, Verdict};
 use super::transfer::Job;
@@ -32,12 +39,15 @@ const REQUEST_BUFFER: usize = 1500;
 /// Pause after an error of the listening socket, so that a lasting one does not spin.
 const ERROR_PAUSE: Duration = Duration::from_millis(20);
 
+/// Threads that read files for all transfers: what is read is in the page cache or comes from one disk.
+const READERS: usize = 4;
+
 /// A running TFTP service. Dropping it leaves the service running: the token given to [`TftpServer::serve`] ends it.
 #[derive(Debug)]
 pub struct TftpServer {
     local_addr: SocketAddr,
     counters: Arc<TftpCounters>,
-    task: JoinHandle<()>,
+    ended: oneshot::Receiver<()>,
 }
 
 impl TftpServer {
@@ -45,7 +55,7 @@ impl TftpServer {
     /// run from sockets of their own on the interface that `socket` is bound to.
     ///
     /// # Errors
-    /// If the socket has no address.
+    /// If the socket has no address, or the thread cannot be started.
     pub fn serve(
         socket: UdpSocket,
         files: Arc<dyn BootFiles>,
@@ -53,18 +63,34 @@ impl TftpServer {
         stop: CancellationToken,
     ) -> io::Result<Self> {
         let local_addr = socket.local_addr()?;
+        let socket = socket.into_std()?;
         let counters = Arc::new(TftpCounters::default());
+        let runtime = Builder::new_current_thread()
+            .enable_all()
+            .max_blocking_threads(READERS + lockstep::THREADS)
+            .thread_name("tftp-work")
+            .build()?;
+        let listener = {
+            let _of = runtime.enter();
+            Arc::new(UdpSocket::from_std(socket)?)
+        };
         let service = Arc::new(Service {
-            listener: Arc::new(socket),
+            listener,
             files,
             table: Mutex::new(Table::new(config.max_transfers, config.max_transfers_per_client)),
             config: Arc::new(config),
             counters: Arc::clone(&counters),
             tracker: TaskTracker::new(),
             abort: CancellationToken::new(),
+            lanes: Arc::new(Semaphore::new(lockstep::THREADS)),
         });
-        let task = tokio::spawn(service.run(stop));
-        Ok(Self { local_addr, counters, task })
+        let (end, ended) = oneshot::channel();
+        std::thread::Builder::new().name("tftp".into()).spawn(move || {
+            runtime.block_on(service.run(stop));
+            // Nobody waits where the server was dropped.
+            let _ = end.send(());
+        })?;
+        Ok(Self { local_addr, counters, ended })
     }
 
     /// The address requests are received on.
@@ -82,8 +108,8 @@ impl TftpServer {
     /// Waits until the service has stopped and every transfer is over; bounded by the drain deadline once the token is
     /// cancelled.
     pub async fn stopped(self) {
-        // An error means that the runtime is shutting down, which stops the service as well.
-        let _ = self.task.await;
+        // An error means that the thread is gone already.
+        let _ = self.ended.await;
     }
 }
 
@@ -95,6 +121,7 @@ struct Service {
     counters: Arc<TftpCounters>,
     tracker: TaskTracker,
     abort: CancellationToken,
+    lanes: Arc<Semaphore>,
 }
 
 impl Service {
@@ -145,13 +172,17 @@ impl Service {
             config: Arc::clone(&self.config),
             client: arrival.client,
             local: arrival.local,
-            state,
+            state: state.clone(),
+            lanes: Arc::clone(&self.lanes),
         };
         self.tracker.spawn(async move {
             service.counters.active.fetch_add(1, Relaxed);
             let report = tokio::select! {
                 report = job.run(&datagram) => Some(report),
-                () = service.abort.cancelled() => None,
+                () = service.abort.cancelled() => {
+                    state.abort.cancel();
+                    None
+                }
             };
             if let Some(report) = report {
                 service.counters.finished(&report);

@@ -1,6 +1,7 @@
 //! Drives one transfer: its socket, its clock and its bytes around the [`Sender`] core.
 //!
 //! One task per transfer, owned by the server. Aborting it loses nothing but the transfer: the client times out.
+//! Transfers without windows leave the runtime for a thread of [`super::lockstep`] while there is one.
 
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
@@ -9,20 +10,23 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use tokio::net::UdpSocket;
+use tokio::sync::Semaphore;
+use tokio::task::coop::consume_budget;
 use tokio::time::sleep_until;
 
 use super::TftpConfig;
-use super::negotiate::{Limits, negotiate};
+use super::lockstep;
+use super::negotiate::{Agreed, Limits, negotiate};
 use super::packet::{self, ErrorCode, Packet, Request};
 use super::reader::Reader;
 use super::sender::{Sender, Transmit, Verdict};
 use super::table::TransferState;
 use super::wire::TransferSocket;
-use crate::files::{BootFiles, FileError, FileRequest, Service, boot_file_name};
+use crate::files::{BootFiles, FileBody, FileError, FileRequest, Service, boot_file_name};
 use crate::service_event::{Finished, Outcome, ServiceEvent, Transfer, micros};
 
 /// Longest packet a client sends during a transfer: an ERROR with its text.
-const PACKET_BUFFER: usize = 600;
+pub(super) const PACKET_BUFFER: usize = 600;
 
 /// What a finished transfer came to.
 pub(super) struct Report {
@@ -37,10 +41,18 @@ impl Report {
         Self { bytes, outcome, error: None }
     }
 
-    fn client_left(bytes: u64, reason: &impl ToString) -> Self {
+    pub(super) fn client_left(bytes: u64, reason: &impl ToString) -> Self {
         Self::new(bytes, Outcome::ClientLeft(reason.to_string()))
     }
+
+    /// We could not go on, and told the client why.
+    pub(super) fn failed(bytes: u64, reason: String) -> Self {
+        Self { bytes, outcome: Outcome::Failed(reason), error: Some(ErrorCode::NotDefined) }
+    }
 }
+
+/// Why a transfer ends whose client sent a new request.
+pub(super) const BEGAN_ANEW: &str = "it began anew";
 
 /// One request and what is needed to answer it.
 pub(super) struct Job {
@@ -50,6 +62,8 @@ pub(super) struct Job {
     pub(super) client: SocketAddr,
     pub(super) local: IpAddr,
     pub(super) state: TransferState,
+    /// The threads for transfers without windows.
+    pub(super) lanes: Arc<Semaphore>,
 }
 
 impl Job {
@@ -69,8 +83,14 @@ impl Job {
             client: self.client,
             local,
         };
-        let (len, report) = match self.answer(&socket, datagram, &mut request).await {
-            Ok((len, report)) => (len, report),
+        let (len, report) = match self.open(&socket, datagram, &mut request).await {
+            Ok((body, agreed)) => {
+                let len = body.len();
+                if self.config.events.listening() {
+                    self.config.events.record(ServiceEvent::Started(Transfer::of(&request, 0..len)));
+                }
+                (len, self.transfer(socket, body, agreed).await)
+            }
             Err(Refusal { code, outcome }) => {
                 let reason = match &outcome {
                     Outcome::Refused(reason) | Outcome::Failed(reason) => reason,
@@ -95,36 +115,41 @@ impl Job {
         report
     }
 
-    async fn answer(
+    /// What is asked for, and how it is to be sent.
+    async fn open(
         &self,
         socket: &TransferSocket,
         datagram: &[u8],
         file_request: &mut FileRequest,
-    ) -> Result<(u64, Report), Refusal> {
+    ) -> Result<(Arc<dyn FileBody>, Agreed), Refusal> {
         let Ok(Packet::Rrq(request)) = Packet::parse(datagram) else {
             return Err(Refusal::new(ErrorCode::AccessViolation, "this server is read-only"));
         };
         file_request.name = checked_name(&request)?;
         let file = tokio::select! {
             file = self.files.open(file_request) => file?,
-            () = self.state.abort.cancelled() => return Ok((0, Report::client_left(0, &"it began anew"))),
+            () = self.state.abort.cancelled() => return Err(Refusal::anew()),
         };
-        let len = file.body.len();
         let limits = Limits {
             blksize: socket.max_blksize(self.client).min(self.config.max_blksize),
             windowsize: self.config.max_windowsize,
         };
-        let agreed = negotiate(&request.options, len, limits);
-        if self.config.events.listening() {
-            self.config.events.record(ServiceEvent::Started(Transfer::of(file_request, 0..len)));
+        let agreed = negotiate(&request.options, file.body.len(), limits);
+        Ok((file.body, agreed))
+    }
+
+    async fn transfer(&self, socket: TransferSocket, body: Arc<dyn FileBody>, agreed: Agreed) -> Report {
+        let mut reader = Reader::new(Arc::clone(&body), agreed.blksize);
+        let lane =
+            (agreed.windowsize == 1).then(|| Arc::clone(&self.lanes).try_acquire_owned().ok()).flatten();
+        let mut sender = Sender::new(agreed, body.len());
+        if let Some(lane) = lane {
+            return lockstep::run(socket, sender, reader, self.state.clone(), lane).await;
         }
-        let mut reader = Reader::new(file.body, agreed.blksize);
-        let mut sender = Sender::new(agreed, len);
-        let report = tokio::select! {
-            report = self.send(socket, &mut sender, &mut reader) => report,
-            () = self.state.abort.cancelled() => Report::client_left(0, &"it began anew"),
-        };
-        Ok((len, report))
+        tokio::select! {
+            report = self.send(&socket, &mut sender, &mut reader) => report,
+            () = self.state.abort.cancelled() => Report::client_left(sender.bytes_acked(), &BEGAN_ANEW),
+        }
     }
 
     async fn send(&self, socket: &TransferSocket, sender: &mut Sender, reader: &mut Reader) -> Report {
@@ -132,7 +157,9 @@ impl Job {
         // Re-armed only when it fires or would be late: a deadline that moves with every ACK costs no timer operation.
         let mut alarm = Box::pin(sleep_until(Instant::now().into()));
         loop {
+            let mut silent = true;
             while let Some(transmit) = sender.poll_transmit() {
+                silent = false;
                 let sent = match transmit {
                     Transmit::Oack(packet) => socket.send(&packet).await,
                     Transmit::Data(blocks) => {
@@ -150,20 +177,28 @@ impl Job {
             if let Some(verdict) = sender.verdict() {
                 return report_of(verdict, sender.bytes_acked());
             }
-            tokio::select! {
-                received = socket.receive(&mut buffer) => match received {
-                    Ok(len) => on_packet(sender, buffer.get(..len).unwrap_or_default()),
-                    // The client's port is closed: ICMP says so.
-                    Err(error) => return Report::client_left(sender.bytes_acked(), &error),
-                },
-                () = &mut alarm => {
-                    sender.on_timeout(Instant::now());
-                    let next = sender.deadline().unwrap_or_else(Instant::now);
-                    alarm.as_mut().reset(next.into());
+            let received = match silent.then(|| socket.try_receive(&mut buffer)) {
+                Some(Ok(Some(len))) => {
+                    // A client that floods its own transfer keeps nobody else waiting.
+                    consume_budget().await;
+                    Ok(Some(len))
                 }
+                Some(Err(error)) => Err(error),
+                Some(Ok(None)) | None => tokio::select! {
+                    received = socket.receive(&mut buffer) => received.map(Some),
+                    () = &mut alarm => socket.try_receive(&mut buffer),
+                },
+            };
+            let now = Instant::now();
+            match received {
+                Ok(Some(len)) => on_packet(sender, buffer.get(..len).unwrap_or_default(), now),
+                Ok(None) => {}
+                // The client's port is closed: ICMP says so.
+                Err(error) => return Report::client_left(sender.bytes_acked(), &error),
             }
+            sender.on_timeout(now);
             if let Some(deadline) = sender.deadline()
-                && alarm.deadline() > deadline.into()
+                && (alarm.deadline() > deadline.into() || alarm.is_elapsed())
             {
                 alarm.as_mut().reset(deadline.into());
             }
@@ -183,6 +218,10 @@ struct Refusal {
 impl Refusal {
     fn new(code: ErrorCode, reason: &str) -> Self {
         Self { code: Some(code), outcome: Outcome::Refused(reason.into()) }
+    }
+
+    fn anew() -> Self {
+        Self { code: None, outcome: Outcome::ClientLeft(BEGAN_ANEW.into()) }
     }
 }
 
@@ -216,34 +255,28 @@ async fn send_blocks(
     reader: &Reader,
     blocks: RangeInclusive<u64>,
 ) -> std::io::Result<()> {
-    let first = *blocks.start();
-    if first == *blocks.end() {
-        return socket.send_block(first, reader.block(first)).await;
+    for packets in reader.packets(blocks) {
+        socket.send_packets(packets, reader.packet_len()).await?;
     }
-    let payloads: Vec<&[u8]> = blocks.map(|block| reader.block(block)).collect();
-    socket.send_blocks(first, &payloads).await
+    Ok(())
 }
 
 async fn read_failed(socket: &TransferSocket, sender: &Sender, error: &FileError) -> Report {
     let reason = error.to_string();
     let _ = socket.send(&packet::error(ErrorCode::NotDefined, &reason)).await;
-    Report {
-        bytes: sender.bytes_acked(),
-        outcome: Outcome::Failed(reason),
-        error: Some(ErrorCode::NotDefined),
-    }
+    Report::failed(sender.bytes_acked(), reason)
 }
 
-fn on_packet(sender: &mut Sender, datagram: &[u8]) {
+pub(super) fn on_packet(sender: &mut Sender, datagram: &[u8], now: Instant) {
     match Packet::parse(datagram) {
-        Ok(Packet::Ack(number)) => sender.on_ack(number, Instant::now()),
+        Ok(Packet::Ack(number)) => sender.on_ack(number, now),
         Ok(Packet::Error { code, message }) => sender.on_error(code, message),
         // Noise on our port, or a request repeated in single-port mode: the timer answers it.
         Ok(Packet::Rrq(_) | Packet::Wrq | Packet::Unexpected) | Err(_) => {}
     }
 }
 
-fn report_of(verdict: &Verdict, bytes: u64) -> Report {
+pub(super) fn report_of(verdict: &Verdict, bytes: u64) -> Report {
     let outcome = match verdict {
         Verdict::Complete | Verdict::Unacknowledged => Outcome::Complete,
         Verdict::Probe => Outcome::Probe,

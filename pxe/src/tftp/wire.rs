@@ -6,10 +6,12 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::socket::{
-    ControlMessage, ControlMessageOwned, MsgFlags, SockaddrStorage, getsockopt, recvmsg, sendmsg, sockopt,
+    ControlMessage, ControlMessageOwned, MsgFlags, SockaddrStorage, getsockopt, recv, recvmsg, send, sendmsg,
+    sockopt,
 };
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::io::Interest;
@@ -17,7 +19,7 @@ use tokio::net::UdpSocket;
 
 use super::TftpConfig;
 use super::negotiate::{MAX_BLKSIZE, MIN_BLKSIZE};
-use super::packet::{DATA_HEADER, data_header};
+use super::packet::DATA_HEADER;
 
 /// Bytes of IPv4, UDP and TFTP headers in a DATA packet.
 const IPV4_OVERHEAD: u16 = 20 + 8 + DATA_HEADER as u16;
@@ -126,6 +128,14 @@ impl TransferSocket {
         })
     }
 
+    /// The socket for a thread that waits in the call, at most for `timeout`.
+    pub(super) fn into_blocking(self, timeout: Duration) -> io::Result<std::net::UdpSocket> {
+        let socket = self.socket.into_std()?;
+        socket.set_nonblocking(false)?;
+        socket.set_read_timeout(Some(timeout))?;
+        Ok(socket)
+    }
+
     pub(super) fn local_addr(&self) -> io::Result<SocketAddr> {
         self.socket.local_addr()
     }
@@ -143,35 +153,44 @@ impl TransferSocket {
         payload.clamp(MIN_BLKSIZE, MAX_BLKSIZE)
     }
 
+    /// Waits for a datagram. One that arrived together with it wakes nobody again: whoever sends nothing in answer has to
+    /// look for more with [`Self::try_receive`]. So an answer that is followed by the next block costs one call, not two.
     pub(super) async fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.socket.recv(buffer).await
+        loop {
+            self.socket.readable().await?;
+            let mut received = Ok(None);
+            // Reported as empty in any case: the runtime then waits for the next arrival, and misses none since `readable`.
+            let _ = self.socket.try_io(Interest::READABLE, || {
+                received = self.try_receive(buffer);
+                Err::<(), _>(io::ErrorKind::WouldBlock.into())
+            });
+            if let Some(len) = received? {
+                return Ok(len);
+            }
+        }
+    }
+
+    /// A datagram that is here already.
+    pub(super) fn try_receive(&self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+        match recv(self.socket.as_raw_fd(), buffer, MsgFlags::MSG_DONTWAIT) {
+            Ok(len) => Ok(Some(len)),
+            Err(Errno::EAGAIN | Errno::EINTR) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
     }
 
     pub(super) async fn send(&self, packet: &[u8]) -> io::Result<()> {
-        self.socket.send(packet).await.map(drop)
+        let flags = MsgFlags::MSG_DONTWAIT;
+        self.write(|| send(self.socket.as_raw_fd(), packet, flags)).await
     }
 
-    /// Sends one DATA packet: every block of a client without windows, so nothing is allocated.
-    pub(super) async fn send_block(&self, block: u64, payload: &[u8]) -> io::Result<()> {
-        let header = data_header(block);
-        self.send_slices(&[IoSlice::new(&header), IoSlice::new(payload)], None).await
-    }
-
-    /// Sends DATA packets with the given payloads, the first numbered `first`; all but the last have the same length.
-    /// One system call carries as many as the kernel takes (udp(7), `UDP_SEGMENT`); musl's `sendmmsg` would make one
-    /// call for each.
-    pub(super) async fn send_blocks(&self, first: u64, payloads: &[&[u8]]) -> io::Result<()> {
-        let headers: Vec<_> = (first..).take(payloads.len()).map(data_header).collect();
-        let packets: Vec<_> = headers
-            .iter()
-            .zip(payloads)
-            .flat_map(|(header, payload)| [IoSlice::new(header), IoSlice::new(payload)])
-            .collect();
-        let packet_len = payloads.first().map_or(0, |payload| payload.len() + DATA_HEADER);
+    /// Sends `packets`, which follow each other in memory; all but the last have `packet_len` bytes. One system call
+    /// carries as many as the kernel takes (udp(7), `UDP_SEGMENT`); musl's `sendmmsg` would make one call for each.
+    pub(super) async fn send_packets(&self, packets: &[u8], packet_len: usize) -> io::Result<()> {
         let at_once = (MAX_SEGMENTED_BYTES / packet_len.max(1)).clamp(1, MAX_SEGMENTS);
-        for batch in packets.chunks(2 * at_once) {
-            if batch.len() > 2 && self.segmentation.load(Ordering::Relaxed) {
-                match self.send_slices(batch, u16::try_from(packet_len).ok()).await {
+        for batch in packets.chunks(packet_len.max(1) * at_once) {
+            if batch.len() > packet_len && self.segmentation.load(Ordering::Relaxed) {
+                match self.send_segmented(batch, packet_len).await {
                     Ok(()) => continue,
                     Err(error) if is_segmentation_refusal(&error) => {
                         self.segmentation.store(false, Ordering::Relaxed);
@@ -179,19 +198,29 @@ impl TransferSocket {
                     Err(error) => return Err(error),
                 }
             }
-            for packet in batch.chunks(2) {
-                self.send_slices(packet, None).await?;
+            for packet in batch.chunks(packet_len.max(1)) {
+                self.send(packet).await?;
             }
         }
         Ok(())
     }
 
-    async fn send_slices(&self, slices: &[IoSlice<'_>], segment: Option<u16>) -> io::Result<()> {
-        let send = || {
-            let segment = segment.as_ref().map(ControlMessage::UdpGsoSegments);
-            sendmsg::<()>(self.socket.as_raw_fd(), slices, segment.as_slice(), MsgFlags::MSG_DONTWAIT, None)
+    async fn send_segmented(&self, packets: &[u8], packet_len: usize) -> io::Result<()> {
+        let packet_len = u16::try_from(packet_len).map_err(|_| io::ErrorKind::InvalidInput)?;
+        let segment = [ControlMessage::UdpGsoSegments(&packet_len)];
+        let packets = [IoSlice::new(packets)];
+        let fd = self.socket.as_raw_fd();
+        self.write(|| sendmsg::<()>(fd, &packets, &segment, MsgFlags::MSG_DONTWAIT, None)).await
+    }
+
+    /// Makes one of the calls that send.
+    async fn write(&self, send: impl Fn() -> nix::Result<usize>) -> io::Result<()> {
+        // At first without asking whether there is room: there almost always is.
+        let sent = match send() {
+            Err(Errno::EAGAIN) => self.socket.async_io(Interest::WRITABLE, || Ok(send()?)).await,
+            sent => sent.map_err(Into::into),
         };
-        match self.socket.async_io(Interest::WRITABLE, || Ok(send()?)).await {
+        match sent {
             // A full device queue is a loss like any other: the retransmission timer knows what to do.
             Err(error) if error.raw_os_error() == Some(Errno::ENOBUFS as i32) => Ok(()),
             result => result.map(drop),

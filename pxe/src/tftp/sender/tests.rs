@@ -42,7 +42,7 @@ fn lock_step_to_a_short_last_block() {
 }
 
 #[test]
-fn an_exact_multiple_ends_with_an_empty_block() {
+fn t5_an_exact_multiple_ends_with_an_empty_block() {
     let now = Instant::now();
     for (len, last) in [(0, 1), (9, 1), (10, 2), (20, 3)] {
         let mut sender = Sender::new(agreed(8, false), len);
@@ -51,7 +51,7 @@ fn an_exact_multiple_ends_with_an_empty_block() {
 }
 
 #[test]
-fn an_error_after_the_oack_is_a_probe() {
+fn t1_an_error_after_the_oack_is_a_probe() {
     let now = Instant::now();
     let mut sender = Sender::new(agreed(4, true), 100);
     assert_eq!(drain(&mut sender, now), [0]);
@@ -148,7 +148,7 @@ fn a_rom_that_never_acknowledges_the_end_is_no_failure() {
 }
 
 #[test]
-fn block_numbers_roll_over() {
+fn t5_block_numbers_roll_over() {
     let now = Instant::now();
     let blocks = 200_000u64;
     let mut sender = Sender::new(agreed(7, false), blocks * 10);
@@ -290,7 +290,7 @@ fn network(seed: u64, loss: u64, duplication: u64, reordering: u64) -> Network {
 }
 
 #[test]
-fn a_network_that_doubles_everything_starts_no_avalanche() {
+fn t6_a_network_that_doubles_everything_starts_no_avalanche() {
     for windowsize in [1, 4, 16] {
         let (verdict, received, sent) = simulate(network(1, 0, 100, 0), windowsize, 1000);
         assert_eq!((verdict, received), (Some(Verdict::Complete), 1000));
