@@ -38,6 +38,8 @@ if [ "${1:-}" = --bench ]; then
 nginx                                  nginx-light       an HTTP server to compare with
 b3sum                                  b3sum             hashing to compare with
 atftpd                                 atftpd            a TFTP server to compare with
+kea-dhcp4                              kea-dhcp4-server  a DHCP server to compare with
+perfdhcp                               kea-admin         DHCP load
 '
 fi
 

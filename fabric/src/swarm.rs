@@ -69,7 +69,7 @@ pub use key::{KeyError, MalformedKey, NodeKey, NodePublicKey};
 pub use member::{MAX_NAME, MAX_RACK, MAX_VERSION, MemberError, MemberInfo};
 pub use objects::{MAX_OBJECT, ObjectError, ObjectSource};
 pub use protocol::{FabricTag, ProtocolRange};
-pub use records::{MAX_AGE, MAX_KEY, MAX_RECORDS, MAX_VALUE, Record, RecordError};
+pub use records::{MAX_AGE, MAX_KEY, MAX_RECORDS, MAX_VALUE, NewRecord, Record, RecordError};
 
 use crate::exchange::message::Message;
 use crate::id::NodeId;

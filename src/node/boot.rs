@@ -7,11 +7,12 @@
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use fabric::codec;
 use fabric::id::NodeId;
-use fabric::swarm::{Record, SwarmHandle};
+use fabric::swarm::{NewRecord, Record, SwarmHandle};
 use fabric::trust::Settings;
 use pxe::dhcp::config::LeaseTimes;
 use pxe::dhcp::driver::{self, DhcpHandle, Replication, Sockets as DhcpSockets};
@@ -62,8 +63,8 @@ impl Dhcp<'_> {
         config.mode = self.mode;
         config.http_port = self.http_port;
         config.times = LeaseTimes {
-            boot: std::time::Duration::from_secs(self.settings.boot_lease_s.into()),
-            plain: std::time::Duration::from_secs(self.settings.lease_s.into()),
+            boot: Duration::from_secs(self.settings.boot_lease_s.into()),
+            plain: Duration::from_secs(self.settings.lease_s.into()),
             ..LeaseTimes::default()
         };
         let inherited = sockets.take_dhcp();
@@ -108,33 +109,56 @@ pub(crate) fn leases(records: &[Record]) -> Vec<LeaseRecord> {
         .collect()
 }
 
+/// What lease records wait for company on their way to the swarm, which gathers for a few milliseconds itself: a standby
+/// waits ten times as long. Without it every packet of a storm would wake the swarm.
+const GATHER: Duration = Duration::from_millis(2);
+/// What stages wait for company on their way to whoever listens.
+const GATHER_STAGES: Duration = Duration::from_millis(5);
+
 async fn replicate(mut replication: Replication, swarm: SwarmHandle) {
-    while let Some(records) = replication.recv().await {
-        for lease in records {
-            let (Ok(key), Ok(value)) = (codec::encode(LEASE, &lease.holder), codec::encode(LEASE, &lease))
-            else {
-                continue;
-            };
-            if let Err(error) = swarm.put_record(LEASES, key, lease.counter, value).await {
-                tracing::debug!(%error, holder = %lease.holder, "a lease was not replicated");
-            }
+    while let Some(mut leases) = replication.recv().await {
+        tokio::time::sleep(GATHER).await;
+        while let Ok(more) = replication.try_recv() {
+            leases.extend(more);
+        }
+        let records = leases.iter().filter_map(new_record).collect();
+        if let Err(error) = swarm.put_records(records).await {
+            tracing::debug!(%error, "leases were not replicated");
         }
     }
 }
 
+fn new_record(lease: &LeaseRecord) -> Option<NewRecord> {
+    let key = codec::encode(LEASE, &lease.holder).ok()?;
+    let value = codec::encode(LEASE, lease).ok()?;
+    Some(NewRecord { topic: LEASES, key, counter: lease.counter, value })
+}
+
 async fn tell(mut stages: tokio::sync::broadcast::Receiver<pxe::dhcp::BootEvent>, events: Events) {
-    use tokio::sync::broadcast::error::RecvError;
+    use tokio::sync::broadcast::error::{RecvError, TryRecvError};
     loop {
         match stages.recv().await {
-            Ok(stage) => events.emit(Event::Dhcp {
-                mac: stage.client.to_string(),
-                class: stage.class.map(|class| class.to_string()).unwrap_or_default(),
-                stage: name(&stage.stage),
-                address: stage.address,
-            }),
+            Ok(stage) => events.emit(event(&stage)),
             Err(RecvError::Lagged(_)) => {}
             Err(RecvError::Closed) => return,
         }
+        loop {
+            match stages.try_recv() {
+                Ok(stage) => events.emit(event(&stage)),
+                Err(TryRecvError::Lagged(_)) => {}
+                Err(TryRecvError::Empty | TryRecvError::Closed) => break,
+            }
+        }
+        tokio::time::sleep(GATHER_STAGES).await;
+    }
+}
+
+fn event(stage: &pxe::dhcp::BootEvent) -> Event {
+    Event::Dhcp {
+        mac: stage.client.to_string(),
+        class: stage.class.map(|class| class.to_string()).unwrap_or_default(),
+        stage: name(&stage.stage),
+        address: stage.address,
     }
 }
 

@@ -17,7 +17,7 @@ use super::announce::{AnnounceError, Announcement};
 use super::bulk::BulkReader;
 use super::member::{MemberError, MemberInfo};
 use super::objects::{self, FetchError, ObjectError, ObjectSource};
-use super::records::{Record, RecordError};
+use super::records::{NewRecord, Record, RecordError};
 use super::session::Link;
 use super::streams::Opened;
 use crate::exchange::message::Message;
@@ -68,11 +68,8 @@ pub(super) enum Command {
         announcement: Announcement,
         reply: oneshot::Sender<Result<(), AnnounceError>>,
     },
-    PutRecord {
-        topic: u8,
-        key: Vec<u8>,
-        counter: u64,
-        value: Vec<u8>,
+    PutRecords {
+        records: Vec<NewRecord>,
         reply: oneshot::Sender<Result<(), RecordError>>,
     },
     Topic {
@@ -239,9 +236,15 @@ impl SwarmHandle {
         counter: u64,
         value: Vec<u8>,
     ) -> Result<(), RecordError> {
-        self.ask(|reply| Command::PutRecord { topic, key, counter, value, reply })
-            .await
-            .unwrap_or(Err(RecordError::Closed))
+        self.put_records(vec![NewRecord { topic, key, counter, value }]).await
+    }
+
+    /// The same for many at once, which costs little more than one.
+    ///
+    /// # Errors
+    /// The first [`RecordError`]; the other records are replicated all the same.
+    pub async fn put_records(&self, records: Vec<NewRecord>) -> Result<(), RecordError> {
+        self.ask(|reply| Command::PutRecords { records, reply }).await.unwrap_or(Err(RecordError::Closed))
     }
 
     /// All records of a topic that this node knows.

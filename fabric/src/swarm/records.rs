@@ -42,6 +42,19 @@ pub struct Record {
     pub age: Duration,
 }
 
+/// A statement of this node that is to be replicated.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewRecord {
+    /// What kind of key it is.
+    pub topic: u8,
+    /// At most [`MAX_KEY`] bytes.
+    pub key: Vec<u8>,
+    /// Order among statements about the same key.
+    pub counter: u64,
+    /// At most [`MAX_VALUE`] bytes.
+    pub value: Vec<u8>,
+}
+
 /// Why a record is not kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum RecordError {

@@ -159,7 +159,7 @@ impl Client {
     /// Classifies the sender of a packet; `None` if it names itself by neither hardware address nor client id.
     #[must_use]
     pub fn classify(packet: &Packet) -> Option<Self> {
-        let key = ClientKey::new(packet.hardware_type, &packet.chaddr)
+        let key = ClientKey::new(packet.hardware_type, packet.chaddr())
             .or_else(|| ClientKey::from_client_id(packet.hardware_type, packet.option(code::CLIENT_ID)?))?;
         let archs = architectures(packet);
         let ipxe = ipxe_features(packet);

@@ -256,6 +256,8 @@ pub struct Served {
 pub struct Settings {
     pub(super) config: Config,
     pub(super) subnets: Vec<Served>,
+    /// This node's address as text, for `sname` and option 66.
+    pub(super) server_name: String,
     reserved_by_client: BTreeMap<ClientKey, Reservation>,
     reserved: BTreeSet<Ipv4Addr>,
 }
@@ -278,7 +280,8 @@ impl Settings {
         }
         check_overlap(&config.subnets)?;
         let (reserved_by_client, reserved) = reservations(&config)?;
-        Ok(Self { config, subnets, reserved_by_client, reserved })
+        let server_name = config.server.to_string();
+        Ok(Self { config, subnets, server_name, reserved_by_client, reserved })
     }
 
     /// The subnet that a client asks from: the relay's, or the link's own.

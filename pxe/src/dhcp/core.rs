@@ -17,14 +17,12 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
 
-use dhcproto::v4::MessageType;
-
 use super::class::{Client, ClientClass};
 use super::client::ClientKey;
 use super::config::{Config, ConfigError, Mode, Network, Served, Settings};
 use super::event::{BootEvent, Counters};
 use super::lease::{Holder, Lease, LeaseRecord};
-use super::packet::{BOOT_REQUEST, Packet, PacketError};
+use super::packet::{BOOT_REQUEST, MessageType, Packet, PacketError};
 use super::rank::{Leaders, MemberId};
 use super::table::Table;
 use super::time::Time;

@@ -3,15 +3,13 @@
 //! Owns field and option order, sizes and padding. Never decides whether to reply or with which address.
 
 use std::net::Ipv4Addr;
+use std::ops::Range;
 use std::time::Duration;
-
-use dhcproto::v4::{DhcpOption, Flags, Message, MessageType, Opcode, OptionCode, UnknownOption};
-use dhcproto::{Encodable, Encoder};
 
 use super::class::{Client, ClientClass};
 use super::config::{ProxyStyle, Settings, Subnet};
 use super::loader::Loader;
-use super::packet::{Packet, code};
+use super::packet::{BOOT_REPLY, HEADER, MAGIC, MessageType, Packet, code};
 
 /// BOOTP's shortest packet, which old clients insist on (RFC 951 §3, RFC 1542 §2.1).
 const MIN_REPLY: usize = 300;
@@ -20,6 +18,10 @@ const DEFAULT_LIMIT: usize = 576 - IP_UDP_HEADERS;
 /// The longest reply at all: one Ethernet frame, whatever larger size the client names (EDK2 says 65280).
 const MAX_LIMIT: usize = 1500 - IP_UDP_HEADERS;
 const IP_UDP_HEADERS: usize = 28;
+/// What ends the options.
+const END: u8 = 255;
+/// Bytes of an option that fit its length byte.
+const MAX_PART: usize = 255;
 /// The `file` field holds 128 bytes with its NUL (RFC 2131 §2).
 const MAX_FILE_FIELD: usize = 127;
 
@@ -43,27 +45,25 @@ pub(super) enum Answer<'a> {
     Proxy { kind: MessageType },
 }
 
-/// Writes a reply to `packet`, padded to [`MIN_REPLY`] and within the client's limit. `None` only if a field cannot
-/// be encoded at all, which checked settings rule out.
-pub(super) fn write(
-    settings: &Settings,
-    packet: &Packet,
-    client: &Client,
-    answer: Answer<'_>,
-) -> Option<Vec<u8>> {
+/// Writes a reply to `packet`, padded to [`MIN_REPLY`] and within the client's limit.
+pub(super) fn write(settings: &Settings, packet: &Packet, client: &Client, answer: Answer<'_>) -> Vec<u8> {
     let boot_file = boot_file(settings, client).filter(|_| !matches!(answer, Answer::Nak { .. }));
-    let mut bytes = header(settings, packet, client, answer, boot_file.as_deref()).to_vec().ok()?;
-    let (mut options, last) = options(settings, packet, client, answer, boot_file.as_deref());
-
+    let mut options = options(settings, packet, client, answer, boot_file.as_deref());
+    // RFC 3046 §2.2: a relay's own option is returned as it came, and comes last.
+    let mut last = Vec::new();
+    if let Some(relay) = packet.option(code::RELAY_AGENT) {
+        write_option(&mut last, code::RELAY_AGENT, relay);
+    }
+    last.push(END);
     let limit = size_limit(packet);
-    let rest = bytes.len() + last.len() + 1;
-    while rest + options.len() > limit && options.drop_least_needed() {}
+    while HEADER + options.bytes.len() + last.len() > limit && options.drop_least_needed() {}
 
-    options.items.iter().for_each(|item| bytes.extend_from_slice(&item.bytes));
+    let mut bytes = Vec::with_capacity(MIN_REPLY.max(HEADER + options.bytes.len() + last.len()));
+    header(&mut bytes, settings, packet, client, answer, boot_file.as_deref());
+    bytes.extend_from_slice(&options.bytes);
     bytes.extend_from_slice(&last);
-    bytes.push(OptionCode::End.into());
     bytes.resize(bytes.len().max(MIN_REPLY), 0);
-    Some(bytes)
+    bytes
 }
 
 /// What a client is told to load.
@@ -77,44 +77,48 @@ fn size_limit(packet: &Packet) -> usize {
     named.saturating_sub(IP_UDP_HEADERS).clamp(DEFAULT_LIMIT, MAX_LIMIT)
 }
 
+/// The fixed fields with the cookie (RFC 2131 §2).
 fn header(
+    bytes: &mut Vec<u8>,
     settings: &Settings,
     packet: &Packet,
     client: &Client,
     answer: Answer<'_>,
     boot_file: Option<&str>,
-) -> Message {
-    let mut message = Message::default();
-    let mut flags = packet.flags;
-    message
-        .set_opcode(Opcode::BootReply)
-        .set_htype(packet.hardware_type.into())
-        .set_chaddr(&packet.chaddr)
-        .set_xid(packet.xid)
-        .set_giaddr(packet.giaddr);
-    match answer {
-        Answer::Lease { kind, address, .. } => {
-            message.set_yiaddr(address);
-            if kind == MessageType::Ack {
-                message.set_ciaddr(packet.ciaddr);
-            }
-        }
-        Answer::Inform { .. } => {
-            message.set_ciaddr(packet.ciaddr);
-        }
-        // RFC 2131 §4.3.2: through a relay, a NAK must reach a client whose address is wrong.
-        Answer::Nak { .. } if !packet.giaddr.is_unspecified() => flags |= 0x8000,
-        Answer::Nak { .. } | Answer::Proxy { .. } => {}
+) {
+    let none = Ipv4Addr::UNSPECIFIED;
+    let (ciaddr, yiaddr) = match answer {
+        Answer::Lease { kind: MessageType::Ack, address, .. } => (packet.ciaddr, address),
+        Answer::Lease { address, .. } => (none, address),
+        Answer::Inform { .. } => (packet.ciaddr, none),
+        Answer::Nak { .. } | Answer::Proxy { .. } => (none, none),
+    };
+    // RFC 2131 §4.3.2: through a relay, a NAK must reach a client whose address is wrong.
+    let to_all = matches!(answer, Answer::Nak { .. }) && !packet.giaddr.is_unspecified();
+    let flags = packet.flags | if to_all { 0x8000 } else { 0 };
+    let serves = boot_file.is_some() || loads_by_itself(client, answer);
+    let siaddr = if serves { settings.config.server } else { none };
+    let length = u8::try_from(packet.chaddr().len()).unwrap_or_default();
+
+    bytes.extend_from_slice(&[BOOT_REPLY, packet.hardware_type, length, 0]);
+    bytes.extend_from_slice(&packet.xid.to_be_bytes());
+    bytes.extend_from_slice(&[0, 0]);
+    bytes.extend_from_slice(&flags.to_be_bytes());
+    for address in [ciaddr, yiaddr, siaddr, packet.giaddr] {
+        bytes.extend_from_slice(&address.octets());
     }
-    message.set_flags(Flags::new(flags));
-    if let Some(file) = boot_file.filter(|file| file.len() <= MAX_FILE_FIELD) {
-        message.set_fname(file.as_bytes());
-    }
-    if boot_file.is_some() || loads_by_itself(client, answer) {
-        message.set_siaddr(settings.config.server);
-        message.set_sname(settings.config.server.to_string().as_bytes());
-    }
-    message
+    put_text(bytes, packet.chaddr(), 16);
+    put_text(bytes, if serves { settings.server_name.as_bytes() } else { &[] }, 64);
+    let file = boot_file.filter(|file| file.len() <= MAX_FILE_FIELD).unwrap_or_default();
+    put_text(bytes, file.as_bytes(), 128);
+    bytes.extend_from_slice(&MAGIC);
+}
+
+/// Appends a field of `width` bytes, filled up with zeros.
+fn put_text(bytes: &mut Vec<u8>, text: &[u8], width: usize) {
+    let end = bytes.len() + width;
+    bytes.extend_from_slice(text.get(..width).unwrap_or(text));
+    bytes.resize(end, 0);
 }
 
 /// A Raspberry Pi needs no file name, only a TFTP server.
@@ -125,55 +129,56 @@ fn loads_by_itself(client: &Client, answer: Answer<'_>) -> bool {
 /// Encoded options in the order in which they are sent.
 #[derive(Default)]
 struct Options {
-    items: Vec<Item>,
-}
-
-struct Item {
     bytes: Vec<u8>,
-    /// Whether the client cannot do without.
-    needed: bool,
+    /// Where each option that the client can do without is.
+    optional: Vec<Range<usize>>,
 }
 
 impl Options {
-    fn needed(&mut self, option: &DhcpOption) {
-        self.push(option, true);
+    fn needed(&mut self, code: u8, value: &[u8]) {
+        write_option(&mut self.bytes, code, value);
     }
 
-    fn optional(&mut self, option: &DhcpOption) {
-        self.push(option, false);
+    fn optional(&mut self, code: u8, value: &[u8]) {
+        let start = self.bytes.len();
+        write_option(&mut self.bytes, code, value);
+        self.optional.push(start..self.bytes.len());
     }
 
-    fn push(&mut self, option: &DhcpOption, needed: bool) {
-        self.items.extend(encode(option).map(|bytes| Item { bytes, needed }));
-    }
-
-    fn len(&self) -> usize {
-        self.items.iter().map(|item| item.bytes.len()).sum()
+    fn addresses(&mut self, code: u8, addresses: &[Ipv4Addr]) {
+        let value: Vec<u8> = addresses.iter().flat_map(Ipv4Addr::octets).collect();
+        self.needed(code, &value);
     }
 
     /// Drops the last option that is not needed; whether there was one.
     fn drop_least_needed(&mut self) -> bool {
-        let found = self.items.iter().rposition(|item| !item.needed);
-        found.map(|index| self.items.remove(index)).is_some()
+        self.optional.pop().map(|place| self.bytes.drain(place)).is_some()
     }
 }
 
-fn encode(option: &DhcpOption) -> Option<Vec<u8>> {
-    let mut bytes = Vec::new();
-    option.encode(&mut Encoder::new(&mut bytes)).ok().map(|()| bytes)
+/// Appends an option; what is longer than 255 bytes goes in parts (RFC 3396).
+fn write_option(bytes: &mut Vec<u8>, code: u8, value: &[u8]) {
+    let (mut part, mut rest) = value.split_at(value.len().min(MAX_PART));
+    loop {
+        bytes.extend_from_slice(&[code, u8::try_from(part.len()).unwrap_or(u8::MAX)]);
+        bytes.extend_from_slice(part);
+        if rest.is_empty() {
+            return;
+        }
+        (part, rest) = rest.split_at(rest.len().min(MAX_PART));
+    }
 }
 
-/// All options, and the bytes of the one that must come last: a relay's own option is returned as it came (RFC 3046 §2.2).
 fn options(
     settings: &Settings,
     packet: &Packet,
     client: &Client,
     answer: Answer<'_>,
     boot_file: Option<&str>,
-) -> (Options, Vec<u8>) {
-    let mut options = Options::default();
-    options.needed(&DhcpOption::MessageType(message_type(answer)));
-    options.needed(&DhcpOption::ServerIdentifier(settings.config.server));
+) -> Options {
+    let mut options = Options { bytes: Vec::with_capacity(256), optional: Vec::new() };
+    options.needed(code::MESSAGE_TYPE, &[message_type(answer).into()]);
+    options.needed(code::SERVER_ID, &settings.config.server.octets());
     match answer {
         Answer::Lease { lifetime, subnet, .. } => {
             push_times(&mut options, lifetime);
@@ -185,7 +190,7 @@ fn options(
             push_subnet(&mut options, settings, client, subnet);
             push_boot(&mut options, settings, client, boot_file);
         }
-        Answer::Nak { why } => options.optional(&DhcpOption::Message(why.to_owned())),
+        Answer::Nak { why } => options.optional(code::MESSAGE, why.as_bytes()),
         Answer::Proxy { .. } => {
             push_boot(&mut options, settings, client, boot_file);
             push_proxy(&mut options, settings, client);
@@ -195,15 +200,12 @@ fn options(
     if client.class.boots()
         && let Some(uuid) = packet.option(code::UUID).filter(|uuid| !uuid.is_empty())
     {
-        options.needed(&DhcpOption::ClientMachineIdentifier(uuid.to_vec()));
+        options.needed(code::UUID, uuid);
     }
     if let Some(id) = packet.option(code::CLIENT_ID).filter(|id| !id.is_empty()) {
-        options.needed(&DhcpOption::ClientIdentifier(id.to_vec()));
+        options.needed(code::CLIENT_ID, id);
     }
-    let relay = packet.option(code::RELAY_AGENT).map(|bytes| {
-        DhcpOption::Unknown(UnknownOption::new(OptionCode::RelayAgentInformation, bytes.to_vec()))
-    });
-    (options, relay.as_ref().and_then(encode).unwrap_or_default())
+    options
 }
 
 fn message_type(answer: Answer<'_>) -> MessageType {
@@ -217,44 +219,44 @@ fn message_type(answer: Answer<'_>) -> MessageType {
 /// Lease time, and the times to renew and rebind at their usual 1/2 and 7/8 (RFC 2131 §4.4.5).
 fn push_times(options: &mut Options, lifetime: Duration) {
     let seconds = u32::try_from(lifetime.as_secs()).unwrap_or(u32::MAX);
-    options.needed(&DhcpOption::AddressLeaseTime(seconds));
-    options.optional(&DhcpOption::Renewal(seconds / 2));
-    options.optional(&DhcpOption::Rebinding(seconds - seconds / 8));
+    options.needed(code::LEASE_TIME, &seconds.to_be_bytes());
+    options.optional(code::RENEWAL, &(seconds / 2).to_be_bytes());
+    options.optional(code::REBINDING, &(seconds - seconds / 8).to_be_bytes());
 }
 
 fn push_subnet(options: &mut Options, settings: &Settings, client: &Client, subnet: &Subnet) {
-    options.needed(&DhcpOption::SubnetMask(subnet.network.mask()));
+    options.needed(code::SUBNET_MASK, &subnet.network.mask().octets());
     if !subnet.routers.is_empty() {
-        options.needed(&DhcpOption::Router(subnet.routers.clone()));
+        options.addresses(code::ROUTER, &subnet.routers);
     }
     if !subnet.name_servers.is_empty() {
-        options.needed(&DhcpOption::DomainNameServer(subnet.name_servers.clone()));
+        options.addresses(code::NAME_SERVER, &subnet.name_servers);
     }
     if let Some(domain) = &subnet.domain {
-        options.optional(&DhcpOption::DomainName(domain.clone()));
+        options.optional(code::DOMAIN_NAME, domain.as_bytes());
     }
     if let Some(name) = settings.reservation(&client.key).and_then(|reservation| reservation.name.clone()) {
-        options.optional(&DhcpOption::Hostname(name));
+        options.optional(code::HOST_NAME, name.as_bytes());
     }
 }
 
 /// TFTP server and boot file, equal to the header's fields: EDK2 believes option 67, others the header.
 fn push_boot(options: &mut Options, settings: &Settings, client: &Client, boot_file: Option<&str>) {
-    let server = || DhcpOption::TFTPServerName(settings.config.server.to_string().into_bytes());
+    let server = settings.server_name.as_bytes();
     let Some(file) = boot_file else {
         if client.class == ClientClass::RaspberryPi {
-            options.needed(&server());
+            options.needed(code::TFTP_SERVER, server);
         }
         return;
     };
     if !matches!(client.class, ClientClass::UefiHttp { .. }) {
-        options.optional(&server());
+        options.optional(code::TFTP_SERVER, server);
     }
     let mut file = file.as_bytes().to_vec();
     if reads_file_as_c_string(settings, client) {
         file.push(0);
     }
-    options.needed(&DhcpOption::BootfileName(file));
+    options.needed(code::BOOT_FILE, &file);
 }
 
 /// Some PXE ROMs run over the end of option 67 unless it ends with a NUL; dnsmasq has sent one to all of them for years.
@@ -268,14 +270,13 @@ fn reads_file_as_c_string(settings: &Settings, client: &Client) -> bool {
 /// EDK2 would go and ask port 4011.
 fn push_full(options: &mut Options, client: &Client) {
     match client.class {
-        ClientClass::UefiHttp { .. } => options.needed(&vendor_class(b"HTTPClient")),
+        ClientClass::UefiHttp { .. } => options.needed(code::VENDOR_CLASS, b"HTTPClient"),
         ClientClass::RaspberryPi => {
-            options.needed(&vendor_class(b"PXEClient"));
-            options.needed(&DhcpOption::VendorExtensions(RASPBERRY_PI_MENU.to_vec()));
+            options.needed(code::VENDOR_CLASS, b"PXEClient");
+            options.needed(code::VENDOR, RASPBERRY_PI_MENU);
         }
         class if class.is_ipxe() => {
-            let ipxe = UnknownOption::new(OptionCode::from(code::IPXE), IPXE_NO_PROXY.to_vec());
-            options.needed(&DhcpOption::Unknown(ipxe));
+            options.needed(code::IPXE, IPXE_NO_PROXY);
         }
         _ => {}
     }
@@ -283,21 +284,17 @@ fn push_full(options: &mut Options, client: &Client) {
 
 fn push_proxy(options: &mut Options, settings: &Settings, client: &Client) {
     match client.class {
-        ClientClass::UefiHttp { .. } => options.needed(&vendor_class(b"HTTPClient")),
+        ClientClass::UefiHttp { .. } => options.needed(code::VENDOR_CLASS, b"HTTPClient"),
         ClientClass::RaspberryPi => {
-            options.needed(&vendor_class(b"PXEClient"));
-            options.needed(&DhcpOption::VendorExtensions(RASPBERRY_PI_MENU.to_vec()));
+            options.needed(code::VENDOR_CLASS, b"PXEClient");
+            options.needed(code::VENDOR, RASPBERRY_PI_MENU);
         }
         // iPXE takes file and server from the offer in either style.
         class => {
-            options.needed(&vendor_class(b"PXEClient"));
+            options.needed(code::VENDOR_CLASS, b"PXEClient");
             if settings.config.proxy_style == ProxyStyle::Bypass || class.is_ipxe() {
-                options.needed(&DhcpOption::VendorExtensions(BYPASS_DISCOVERY.to_vec()));
+                options.needed(code::VENDOR, BYPASS_DISCOVERY);
             }
         }
     }
-}
-
-fn vendor_class(name: &[u8]) -> DhcpOption {
-    DhcpOption::ClassIdentifier(name.to_vec())
 }

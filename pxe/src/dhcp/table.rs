@@ -198,19 +198,42 @@ impl Table {
 
     /// Stores a lease whatever was known of its holder.
     pub fn put(&mut self, lease: Lease) {
+        // Most changes leave the holder where it is: then only the times move.
+        if let Some(known) = self.leases.get_mut(&lease.holder)
+            && known.address == lease.address
+            && is_used(known) == is_used(&lease)
+        {
+            let old = std::mem::replace(known, lease);
+            self.unschedule(&old);
+            self.schedule(&lease);
+            return;
+        }
         self.remove(&lease.holder);
         self.count(lease.address, |table| {
             table.by_address.insert((lease.address, lease.holder));
             table.leases.insert(lease.holder, lease);
         });
-        if let Some(expires) = lease.expires {
-            self.forget.insert((forget_at(&lease, expires), lease.holder));
-            match lease.state {
-                LeaseState::Offered => self.offers.insert((expires, lease.holder)),
-                LeaseState::Bound | LeaseState::Member => self.ends.insert((expires, lease.holder)),
-                LeaseState::Released | LeaseState::Declined => false,
-            };
-        }
+        self.schedule(&lease);
+    }
+
+    fn schedule(&mut self, lease: &Lease) {
+        let Some(expires) = lease.expires else { return };
+        self.forget.insert((forget_at(lease, expires), lease.holder));
+        match lease.state {
+            LeaseState::Offered => self.offers.insert((expires, lease.holder)),
+            LeaseState::Bound | LeaseState::Member => self.ends.insert((expires, lease.holder)),
+            LeaseState::Released | LeaseState::Declined => false,
+        };
+    }
+
+    fn unschedule(&mut self, lease: &Lease) {
+        let Some(expires) = lease.expires else { return };
+        self.forget.remove(&(forget_at(lease, expires), lease.holder));
+        match lease.state {
+            LeaseState::Offered => self.offers.remove(&(expires, lease.holder)),
+            LeaseState::Bound | LeaseState::Member => self.ends.remove(&(expires, lease.holder)),
+            LeaseState::Released | LeaseState::Declined => false,
+        };
     }
 
     /// Forgets a holder.
@@ -220,20 +243,15 @@ impl Table {
             table.leases.remove(holder);
             table.by_address.remove(&(lease.address, lease.holder));
         });
-        if let Some(expires) = lease.expires {
-            self.forget.remove(&(forget_at(&lease, expires), lease.holder));
-            self.offers.remove(&(expires, lease.holder));
-            self.ends.remove(&(expires, lease.holder));
-        }
+        self.unschedule(&lease);
         Some(lease)
     }
 
     /// Carries out a change at an address and keeps the count of used addresses.
     fn count(&mut self, address: Ipv4Addr, change: impl FnOnce(&mut Self)) {
-        let is_used = |table: &Self| table.at(address).any(|lease| lease.state != LeaseState::Released);
-        let before = is_used(self);
+        let before = self.at(address).any(is_used);
         change(self);
-        let after = is_used(self);
+        let after = self.at(address).any(is_used);
         if before != after
             && let Some(usage) = self.usage.iter_mut().find(|usage| usage.pool.contains(address))
         {
@@ -266,6 +284,11 @@ impl Table {
         let start = after.map_or(Bound::Unbounded, Bound::Excluded);
         self.leases.range((start, Bound::Unbounded)).map(|(_, lease)| lease).take(limit)
     }
+}
+
+/// Whether the lease counts in [`Usage`].
+fn is_used(lease: &Lease) -> bool {
+    lease.state != LeaseState::Released
 }
 
 /// Released and declined leases are of no use once over; the others stay a while as the holder's last address.

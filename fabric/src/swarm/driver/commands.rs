@@ -10,7 +10,7 @@ use crate::swarm::gossip::Gossip;
 use crate::swarm::handle::{Command, Purpose};
 use crate::swarm::member::{MemberError, MemberInfo};
 use crate::swarm::protocol::ProtocolRange;
-use crate::swarm::records::{Record, RecordError};
+use crate::swarm::records::{NewRecord, Record, RecordError};
 
 impl Driver {
     /// Handles a command. Whoever does not wait for the answer any more is not told.
@@ -32,10 +32,10 @@ impl Driver {
             Command::Announce { announcement, reply } => {
                 let _ = reply.send(self.announce(announcement, now));
             }
-            Command::PutRecord { topic, key, counter, value, reply } => {
-                let record =
-                    Record { topic, key, counter, author: self.shared.node, value, age: Duration::ZERO };
-                let _ = reply.send(self.put_record(record, now));
+            Command::PutRecords { records, reply } => {
+                let results: Vec<_> =
+                    records.into_iter().map(|record| self.put_record(record, now)).collect();
+                let _ = reply.send(results.into_iter().collect());
             }
             Command::Topic { topic, reply } => {
                 let _ = reply.send(self.replica.topic(topic, now));
@@ -79,7 +79,9 @@ impl Driver {
         Ok(())
     }
 
-    fn put_record(&mut self, record: Record, now: Instant) -> Result<(), RecordError> {
-        self.replica.put(record, now)
+    fn put_record(&mut self, record: NewRecord, now: Instant) -> Result<(), RecordError> {
+        let NewRecord { topic, key, counter, value } = record;
+        let author = self.shared.node;
+        self.replica.put(Record { topic, key, counter, author, value, age: Duration::ZERO }, now)
     }
 }

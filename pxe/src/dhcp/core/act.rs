@@ -3,11 +3,9 @@
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
 
-use dhcproto::v4::MessageType;
-
 use super::super::event::{BootEvent, Stage};
 use super::super::lease::{Holder, Lease, LeaseState, Version};
-use super::super::packet::{Packet, code};
+use super::super::packet::{MessageType, Packet, code};
 use super::super::reply::{self, Answer};
 use super::decide::Plan;
 use super::{Core, Output, Request, TAKEN_HOLD};
@@ -131,8 +129,8 @@ impl Core {
         self.emit(BootEvent { boot_file, ..event });
     }
 
-    fn send(&mut self, packet: Option<Vec<u8>>, to: SocketAddrV4, from_port: u16) {
-        self.outputs.extend(packet.map(|packet| Output::Send { packet, to, from_port }));
+    fn send(&mut self, packet: Vec<u8>, to: SocketAddrV4, from_port: u16) {
+        self.outputs.push_back(Output::Send { packet, to, from_port });
     }
 
     /// The client takes another server's offer: an address that this node holds for it is free, unless it is the

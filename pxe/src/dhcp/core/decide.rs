@@ -5,11 +5,9 @@
 
 use std::net::Ipv4Addr;
 
-use dhcproto::v4::MessageType;
-
 use super::super::config::Mode;
 use super::super::lease::LeaseState;
-use super::super::packet::{Packet, code};
+use super::super::packet::{MessageType, Packet, code};
 use super::super::reply;
 use super::choose::Choice;
 use super::{Core, Request};

@@ -4,13 +4,11 @@ use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use dhcproto::v4::MessageType;
-
 use super::super::client::{ClientKey, ETHERNET};
 use super::super::config::{Mode, Network, Served};
 use super::super::event::{BootEvent, Stage};
 use super::super::lease::{Holder, Lease, LeaseRecord, LeaseState, MAX_REMAINING};
-use super::super::packet::{BOOT_REPLY, Packet, code};
+use super::super::packet::{BOOT_REPLY, MessageType, Packet, code};
 use super::super::rank::{Leaders, MemberId};
 use super::super::table::Merge;
 use super::super::time::Time;
@@ -176,7 +174,7 @@ impl Core {
         if packet.op != BOOT_REPLY || server == Some(self.settings.config.server) {
             return;
         }
-        let Some(key) = ClientKey::new(packet.hardware_type, &packet.chaddr)
+        let Some(key) = ClientKey::new(packet.hardware_type, packet.chaddr())
             .or_else(|| ClientKey::from_client_id(packet.hardware_type, packet.option(code::CLIENT_ID)?))
         else {
             return;

@@ -12,7 +12,7 @@ fn header_and_options() {
         Build::new(DISCOVER, MAC).broadcast().ciaddr(address).address(code::REQUESTED_ADDRESS, address).end();
     let packet = Packet::parse(&bytes).unwrap();
     assert_eq!((packet.op, packet.hardware_type, packet.xid), (1, 1, 0x0100_0001));
-    assert_eq!(packet.chaddr, MAC);
+    assert_eq!(packet.chaddr(), MAC);
     assert_eq!(packet.ciaddr, address);
     assert!(packet.wants_broadcast());
     assert_eq!(packet.address_option(code::REQUESTED_ADDRESS), Some(address));

@@ -121,7 +121,7 @@ impl Bench {
     pub(super) fn lease(&mut self, client: impl Fn(u8) -> Build) -> Ipv4Addr {
         let offer = self.broadcast(client(crate::dhcp::fixtures::DISCOVER)).reply().yiaddr;
         let ack = self.broadcast(select(client(crate::dhcp::fixtures::REQUEST), offer));
-        assert_eq!(ack.reply().message_type, dhcproto::v4::MessageType::Ack);
+        assert_eq!(ack.reply().message_type, crate::dhcp::packet::MessageType::Ack);
         assert_eq!(ack.reply().yiaddr, offer);
         offer
     }

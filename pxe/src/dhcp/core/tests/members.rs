@@ -126,10 +126,10 @@ fn of_two_holders_the_later_is_refused_and_moves() {
     assert_eq!(done.events[0].client, Holder::Client(ClientKey::ethernet(MAC)));
     assert!(bench.merge(&[older]).events.is_empty(), "told once");
     let renew = bench.unicast(fixtures::plain(REQUEST, MAC).ciaddr(address), address);
-    assert_eq!(renew.reply().message_type, dhcproto::v4::MessageType::Nak);
+    assert_eq!(renew.reply().message_type, crate::dhcp::packet::MessageType::Nak);
     assert_ne!(bench.lease(|kind| fixtures::plain(kind, MAC)), address);
     let keeps = bench.unicast(fixtures::plain(REQUEST, winner).ciaddr(address), address);
-    assert_eq!(keeps.reply().message_type, dhcproto::v4::MessageType::Ack);
+    assert_eq!(keeps.reply().message_type, crate::dhcp::packet::MessageType::Ack);
 }
 
 #[test]

@@ -2,14 +2,12 @@
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 
-use dhcproto::v4::MessageType;
-
 use super::super::Arrival;
 use super::bench::{Bench, MAC, SERVER, config};
 use crate::dhcp::config::{Mode, ProxyStyle};
 use crate::dhcp::event::Stage;
 use crate::dhcp::fixtures::{self, Build, DISCOVER, INFORM, REQUEST};
-use crate::dhcp::packet::{Packet, code};
+use crate::dhcp::packet::{MessageType, Packet, code};
 
 const TFTP_SERVER: u8 = 66;
 

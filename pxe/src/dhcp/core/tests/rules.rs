@@ -3,15 +3,13 @@
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
 
-use dhcproto::v4::MessageType;
-
 use super::bench::{Bench, MAC, SERVER, config, select};
 use crate::dhcp::client::ClientKey;
 use crate::dhcp::config::{Reservation, Subnet};
 use crate::dhcp::event::Stage;
 use crate::dhcp::fixtures::{self, Build, DECLINE, DISCOVER, INFORM, RELEASE, REQUEST};
 use crate::dhcp::lease::{Holder, LeaseState};
-use crate::dhcp::packet::code;
+use crate::dhcp::packet::{MessageType, code};
 use crate::dhcp::{Network, lease::Lease};
 
 const OTHER: [u8; 6] = [0x52, 0x54, 0, 9, 9, 9];

@@ -4,14 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
 
-use dhcproto::v4::MessageType;
-
 use super::super::super::{Arrival, Core, Output};
 use super::super::bench::{config, member};
 use crate::dhcp::event::Stage;
 use crate::dhcp::fixtures::{self, Build, DISCOVER, REQUEST};
 use crate::dhcp::lease::LeaseRecord;
-use crate::dhcp::packet::{Packet, code};
+use crate::dhcp::packet::{MessageType, Packet, code};
 use crate::dhcp::rank::MemberId;
 use crate::dhcp::time::Time;
 
@@ -329,7 +327,7 @@ impl World {
                 self.send(LINK, Event::Observe { node: other, bytes: bytes.clone() });
             }
         }
-        let client = self.clients.iter().position(|client| client.mac[..] == packet.chaddr[..]).unwrap();
+        let client = self.clients.iter().position(|client| client.mac[..] == *packet.chaddr()).unwrap();
         if self.side(client) == self.side(node) {
             self.send(LINK, Event::Reply { client, bytes });
         }
