@@ -54,7 +54,7 @@ use fabric::store::Store;
 use fabric::swarm::{FabricTag, MemberInfo, NodeKey, ObjectSource, Swarm, SwarmConfig, SwarmHandle};
 use fabric::trust::Settings;
 use pxe::dhcp::driver::DhcpHandle;
-use pxe::dhcp::{ClientKey, LeaseRecord, Mode};
+use pxe::dhcp::{ClientKey, LeaseRecord};
 use pxe::files::BootFiles;
 use pxe::http::{HttpServer, UploadLimit};
 use pxe::tftp::TftpServer;
@@ -280,12 +280,13 @@ impl Node {
         let tftp = services::start_tftp(&mut self.sockets, interface, files, &self.events, stop)?;
         self.view.set_tftp(Arc::clone(tftp.counters()));
         self.tftp = Some(tftp);
-        if config.dhcp == DhcpMode::Full {
+        if config.dhcp != DhcpMode::Off {
             let own =
                 mac_bytes(&config.mac).context("the interface's hardware address is not an Ethernet one")?;
             let dhcp = boot::Dhcp {
                 interface,
-                mode: Mode::Full,
+                mode: config.dhcp.into(),
+                fabric: *FabricTag::of(config.trust_root.as_bytes()).as_bytes(),
                 own: ClientKey::ethernet(own),
                 address: self.me.address,
                 http_port: self.me.http_port,

@@ -29,7 +29,9 @@ zstd                                   zstd              compressed roots
 curl                                   curl              an HTTP and TFTP client to test with
 tftp                                   tftp-hpa          a TFTP client to test with
 dhclient                               isc-dhcp-client   a DHCP client to test with
-dnsmasq                                dnsmasq-base      a DHCP and TFTP server to test the lab with
+dhcpcd                                 dhcpcd-base       a DHCP client to test with
+dnsmasq                                dnsmasq-base      a DHCP and TFTP server to test with
+kea-dhcp4                              kea-dhcp4-server  a DHCP server to test with
 '
 
 # Only measuring wants programs to compare with.
@@ -38,7 +40,6 @@ if [ "${1:-}" = --bench ]; then
 nginx                                  nginx-light       an HTTP server to compare with
 b3sum                                  b3sum             hashing to compare with
 atftpd                                 atftpd            a TFTP server to compare with
-kea-dhcp4                              kea-dhcp4-server  a DHCP server to compare with
 perfdhcp                               kea-admin         DHCP load
 '
 fi

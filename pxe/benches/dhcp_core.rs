@@ -52,10 +52,8 @@ fn drain(core: &mut Core) -> Done {
         match core.poll_output() {
             Output::Send { packet, .. } => done.reply = Some(packet),
             Output::Replicate(records) => done.records.extend(records),
-            Output::Event(_) => {}
+            Output::Event(_) | Output::Ask(_) => {}
             Output::Deadline(_) => return done,
-            #[allow(unreachable_patterns, reason = "outputs that need a link")]
-            _ => {}
         }
     }
 }

@@ -27,6 +27,7 @@ pub mod loader;
 pub mod packet;
 mod packet_socket;
 pub mod pool;
+pub mod probe;
 pub mod rank;
 mod reply;
 pub mod table;

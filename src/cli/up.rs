@@ -16,8 +16,12 @@ use crate::node::{self, Start};
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 The interface is the one on the switch with the bare machines. If it has no IPv4 address and nobody answers for the one
-chosen, the node takes an address of the fabric's pool for itself. It answers every DHCP client on that link: where a
-site's own DHCP server answers already, use --dhcp off.
+chosen, the node takes an address of the fabric's pool for itself.
+
+With --dhcp auto the node asks the link for a DHCP server of the site, for half a second before it answers anybody and every
+few minutes after that. While there is none, it gives addresses itself; from the moment one is found it tells boot files
+alone (ProxyDHCP), until it is started again. An interface whose address lies outside of the fabric's subnet makes it a proxy
+at once. Beside a site's DHCP server give the interface an address of the site's network.
 
 In a private fabric the node becomes a member by the operator's key in the fabric's directory, under the name of this node;
 without that key it waits until `bootfabric member admit` is said on a member.
@@ -45,8 +49,8 @@ pub(crate) struct Args {
     /// Rack that this machine stands in: what other racks have is fetched about once for all of the rack
     #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true, value_parser = super::rack)]
     rack: String,
-    /// Whether to answer DHCP
-    #[arg(long, value_enum, default_value = "full")]
+    /// How to answer DHCP
+    #[arg(long, value_enum, default_value = "auto")]
     dhcp: DhcpMode,
     #[command(flatten)]
     limits: Limits,

@@ -16,6 +16,7 @@ use fabric::swarm::{NewRecord, Record, SwarmHandle};
 use fabric::trust::Settings;
 use pxe::dhcp::config::LeaseTimes;
 use pxe::dhcp::driver::{self, DhcpHandle, Replication, Sockets as DhcpSockets};
+use pxe::dhcp::probe::FabricId;
 use pxe::dhcp::{ClientKey, Config, LeaseRecord, MemberId, Mode, Network, Subnet};
 use tokio_util::sync::CancellationToken;
 
@@ -44,6 +45,7 @@ pub(crate) fn subnet(settings: &Settings) -> anyhow::Result<Subnet> {
 pub(crate) struct Dhcp<'a> {
     pub(crate) interface: &'a str,
     pub(crate) mode: Mode,
+    pub(crate) fabric: FabricId,
     pub(crate) own: ClientKey,
     pub(crate) address: Ipv4Addr,
     pub(crate) http_port: u16,
@@ -61,6 +63,7 @@ impl Dhcp<'_> {
     ) -> anyhow::Result<Arc<DhcpHandle>> {
         let mut config = Config::new(self.address, self.own, subnet(self.settings)?);
         config.mode = self.mode;
+        config.fabric = self.fabric;
         config.http_port = self.http_port;
         config.times = LeaseTimes {
             boot: Duration::from_secs(self.settings.boot_lease_s.into()),
@@ -69,15 +72,15 @@ impl Dhcp<'_> {
         };
         let inherited = sockets.take_dhcp();
         let me = member_id(self.swarm.node());
-        let (handle, replication) = driver::start(self.interface, config, me, inherited, stop)?;
+        let (mut handle, replication) = driver::start(self.interface, config, me, inherited, stop)?;
         if let Some(bound) = handle.sockets() {
             keep(sockets, bound).context("cannot duplicate a socket")?;
         }
+        tokio::spawn(tell(handle.events_from_start(), self.events));
         let handle = Arc::new(handle);
         let known = leases(&self.swarm.records(LEASES).await);
         handle.merge(known).await?;
         tokio::spawn(replicate(replication, self.swarm.clone()));
-        tokio::spawn(tell(handle.events(), self.events));
         Ok(handle)
     }
 }

@@ -6,20 +6,36 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use fabric::id::ObjectId;
 use fabric::trust::TrustRoot;
+use pxe::dhcp::Mode;
 use serde::{Deserialize, Serialize};
 
 use crate::limits::Limits;
 use crate::link::Cidr;
 use crate::stage::config::StageConfig;
 
-/// Whether the node answers DHCP.
+/// How the node answers DHCP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum DhcpMode {
-    /// Answers with addresses of the fabric's pool.
+    /// Gives addresses until a DHCP server of the site is found on the link, now or later; then boot files alone.
+    Auto,
+    /// Gives addresses of the fabric's pool and boot files.
     Full,
+    /// Gives boot files alone, next to a DHCP server of the site.
+    Proxy,
     /// Answers nobody.
     Off,
+}
+
+impl From<DhcpMode> for Mode {
+    fn from(mode: DhcpMode) -> Self {
+        match mode {
+            DhcpMode::Auto => Self::Auto,
+            DhcpMode::Full => Self::Full,
+            DhcpMode::Proxy => Self::Proxy,
+            DhcpMode::Off => Self::Off,
+        }
+    }
 }
 
 /// A node's configuration.
@@ -81,7 +97,7 @@ pub(crate) fn from_first_stage(path: &Path) -> anyhow::Result<NodeConfig> {
         first_peers: said.peers,
         release: Some(said.release.parse()?),
         rack: String::new(),
-        dhcp: DhcpMode::Full,
+        dhcp: DhcpMode::Auto,
         http_port: Some(said.http_port),
         swarm_port: Some(said.swarm_port),
         limits: said.limits,

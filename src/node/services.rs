@@ -46,7 +46,7 @@ impl Sockets {
 
     /// Binds the boot services' sockets now, to be used when they start.
     pub(crate) fn bind_boot(&mut self, config: &NodeConfig) -> anyhow::Result<()> {
-        if config.dhcp == DhcpMode::Full && !self.has(SocketRole::Dhcp) {
+        if config.dhcp != DhcpMode::Off && !self.has(SocketRole::Dhcp) {
             let DhcpSockets { server, boot } = DhcpSockets::bind(&Interface::find(&config.interface)?)?;
             self.inherited.push((SocketRole::Dhcp, server.into()));
             self.inherited.extend(boot.map(|boot| (SocketRole::DhcpBoot, boot.into())));

@@ -1,6 +1,7 @@
 //! ARP probes: whether an address is in use on the link (RFC 5227).
 //!
-//! Used where a node chooses an address for itself on a bare switch, never before an offer: offers do not wait.
+//! A node that chooses an address for itself on a bare switch waits for the answer ([`probe`]). Offers never wait: the pool
+//! is asked for in the background and, in doubt, beside the offer ([`ask`]).
 
 use std::io;
 use std::net::Ipv4Addr;
@@ -58,6 +59,18 @@ pub async fn probe(interface: &Interface, address: Ipv4Addr, within: Duration) -
     }
 }
 
+/// Asks the link once who uses `address`; answers come to the same socket.
+pub(super) fn ask(socket: &PacketSocket, own: [u8; 6], address: Ipv4Addr) -> io::Result<()> {
+    socket.send(BROADCAST_MAC, &Arp::probe(own, address))
+}
+
+/// The address that the sender of an ARP packet uses, and its Ethernet address; `None` for probes, whose sender uses
+/// none yet, and for this host's own packets.
+pub(super) fn user(packet: &[u8], own: [u8; 6]) -> Option<(Ipv4Addr, [u8; 6])> {
+    let arp = Arp::parse(packet)?;
+    (!arp.sender.is_unspecified() && arp.sender_mac != own).then_some((arp.sender, arp.sender_mac))
+}
+
 /// What matters of an ARP packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Arp {
@@ -111,6 +124,15 @@ mod tests {
         let probe = Arp::parse(&Arp::probe(OWN, ADDRESS)).unwrap();
         assert!(!probe.claims(ADDRESS, OWN));
         assert!(probe.claims(ADDRESS, [2, 0, 0, 0, 0, 2]), "another host probing for it counts");
+    }
+
+    #[test]
+    fn users_are_told_from_those_who_only_ask() {
+        let mut reply = Arp::probe([2, 0, 0, 0, 0, 7], Ipv4Addr::new(10, 0, 0, 1));
+        assert_eq!(user(&reply, OWN), None);
+        reply[14..18].copy_from_slice(&ADDRESS.octets());
+        assert_eq!(user(&reply, OWN), Some((ADDRESS, [2, 0, 0, 0, 0, 7])));
+        assert_eq!(user(&reply, [2, 0, 0, 0, 0, 7]), None);
     }
 
     #[test]

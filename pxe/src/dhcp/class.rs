@@ -4,10 +4,12 @@
 //! is [`super::loader`]'s table and the core.
 
 use std::fmt;
+use std::str::FromStr;
 
 use serde::{Serialize, Serializer};
 
 use super::client::ClientKey;
+use super::config::Who;
 use super::packet::{Packet, code};
 
 /// Client system architecture, option 93 (RFC 4578 §2.1, IANA "Processor Architecture Types").
@@ -125,6 +127,36 @@ impl fmt::Display for ClientClass {
     }
 }
 
+/// The text names no class.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "`{0}` is no class of clients: bios-pxe, bios-ipxe, uefi-ipxe, raspberry-pi, plain, or uefi-pxe-N, uefi-http-N and \
+     other-N with the number of an architecture, as in uefi-pxe-7"
+)]
+pub struct BadClass(String);
+
+impl FromStr for ClientClass {
+    type Err = BadClass;
+
+    /// Reads what [`ClientClass`]'s `Display` writes.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let arch = |number: &str| number.parse().map(Arch).map_err(|_| BadClass(text.to_owned()));
+        Ok(match text {
+            "bios-pxe" => Self::BiosPxe,
+            "bios-ipxe" => Self::BiosIpxe,
+            "uefi-ipxe" => Self::UefiIpxe,
+            "raspberry-pi" => Self::RaspberryPi,
+            "plain" => Self::Plain,
+            _ => match text.rsplit_once('-') {
+                Some(("uefi-pxe", number)) => Self::UefiPxe { arch: arch(number)? },
+                Some(("uefi-http", number)) => Self::UefiHttp { arch: arch(number)? },
+                Some(("other", number)) => Self::Other { arch: arch(number)? },
+                _ => return Err(BadClass(text.to_owned())),
+            },
+        })
+    }
+}
+
 impl Serialize for ClientClass {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
@@ -136,6 +168,8 @@ impl Serialize for ClientClass {
 pub struct Client {
     /// Lease key.
     pub key: ClientKey,
+    /// The client identifier that it sends, empty if none.
+    pub id: Vec<u8>,
     /// Its kind.
     pub class: ClientClass,
     /// All architectures it lists in option 93, in its order.
@@ -163,7 +197,14 @@ impl Client {
             .or_else(|| ClientKey::from_client_id(packet.hardware_type, packet.option(code::CLIENT_ID)?))?;
         let archs = architectures(packet);
         let ipxe = ipxe_features(packet);
-        Some(Self { key, class: classify(packet, &key, &archs, ipxe), archs, ipxe })
+        let id = packet.option(code::CLIENT_ID).unwrap_or_default().to_vec();
+        Some(Self { key, id, class: classify(packet, &key, &archs, ipxe), archs, ipxe })
+    }
+
+    /// It as reservations know it.
+    #[must_use]
+    pub fn who(&self) -> Who<'_> {
+        Who { key: self.key, id: (!self.id.is_empty()).then_some(&self.id) }
     }
 }
 

@@ -3,12 +3,14 @@
 //! [`Config`] is what was written; [`Settings`] is made from it once and is what the core reads. Knows no packets.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use super::client::ClientKey;
 use super::loader::LoaderTable;
 use super::pool::Pool;
+use super::probe::FabricId;
 
 /// How this node takes part in DHCP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -16,6 +18,9 @@ pub enum Mode {
     /// Gives addresses and boot files: there is no other DHCP server.
     #[default]
     Full,
+    /// Full until a site's DHCP server is found on the link, at the start or later; from then on a proxy. A proxy from the
+    /// start if this node's own address lies outside of the link's subnet.
+    Auto,
     /// Gives boot files only, next to a site's DHCP server (PXE 2.1 §2.2, ports 67 and 4011).
     Proxy,
     /// Answers nobody; still keeps the replicated leases.
@@ -102,6 +107,8 @@ pub struct Subnet {
     pub name_servers: Vec<Ipv4Addr>,
     /// Domain name.
     pub domain: Option<String>,
+    /// Further options, by code.
+    pub options: BTreeMap<u8, Vec<u8>>,
 }
 
 impl Subnet {
@@ -109,7 +116,8 @@ impl Subnet {
     #[must_use]
     pub fn whole(network: Network) -> Self {
         let ranges = vec![network.hosts()];
-        Self { network, ranges, routers: Vec::new(), name_servers: Vec::new(), domain: None }
+        let (routers, name_servers, options) = (Vec::new(), Vec::new(), BTreeMap::new());
+        Self { network, ranges, routers, name_servers, domain: None, options }
     }
 
     /// Whether the address belongs to a router or DNS server of the subnet, or is no host address of it.
@@ -122,15 +130,78 @@ impl Subnet {
     }
 }
 
-/// A client that always gets the same address.
+/// How a reservation knows its client.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ClientMatch {
+    /// By its hardware address.
+    Hardware(ClientKey),
+    /// By the client identifier that it sends (option 61), all bytes of it. A hardware address that matches goes first.
+    Id(Vec<u8>),
+}
+
+impl From<ClientKey> for ClientMatch {
+    fn from(key: ClientKey) -> Self {
+        Self::Hardware(key)
+    }
+}
+
+impl fmt::Display for ClientMatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Hardware(key) => fmt::Display::fmt(key, f),
+            Self::Id(id) => {
+                f.write_str("client id ")?;
+                id.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+            }
+        }
+    }
+}
+
+/// What clients of a group, or one client, are told differently from others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Told {
+    /// Loaders instead of [`Config::loaders`], by class.
+    pub loaders: LoaderTable,
+    /// Options by code; they replace the subnet's of the same code.
+    pub options: BTreeMap<u8, Vec<u8>>,
+    /// Lease times instead of [`Config::times`].
+    pub times: Option<LeaseTimes>,
+}
+
+impl Default for Told {
+    fn default() -> Self {
+        Self { loaders: LoaderTable::empty(), options: BTreeMap::new(), times: None }
+    }
+}
+
+/// A client that is known beforehand. Several may have one name: a machine with two interfaces.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reservation {
     /// The client.
-    pub client: ClientKey,
-    /// Its address, inside a subnet, in or outside of the pool.
-    pub address: Ipv4Addr,
+    pub client: ClientMatch,
+    /// The address that it always gets, inside a subnet, in or outside of the pool.
+    pub address: Option<Ipv4Addr>,
     /// Its host name, told in option 12.
     pub name: Option<String>,
+    /// What it is told differently.
+    pub told: Told,
+}
+
+impl Reservation {
+    /// A client that gets this address and nothing else of its own.
+    #[must_use]
+    pub fn of_address(client: impl Into<ClientMatch>, address: Ipv4Addr) -> Self {
+        Self { client: client.into(), address: Some(address), name: None, told: Told::default() }
+    }
+}
+
+/// A client as reservations know it.
+#[derive(Debug, Clone, Copy)]
+pub struct Who<'a> {
+    /// Its hardware address.
+    pub key: ClientKey,
+    /// The client identifier that it sends.
+    pub id: Option<&'a [u8]>,
 }
 
 /// Lease times.
@@ -182,6 +253,12 @@ pub struct Config {
     pub step: Duration,
     /// How proxy offers are written.
     pub proxy_style: ProxyStyle,
+    /// The fabric of this node: told apart from another one on the same link.
+    pub fabric: FabricId,
+    /// Whether clients are answered of which nothing is known: no reservation, no lease. Of two fabrics on one link one should.
+    pub strangers: bool,
+    /// Whether the link is asked for addresses in foreign use.
+    pub sweep: bool,
 }
 
 impl Config {
@@ -199,6 +276,9 @@ impl Config {
             times: LeaseTimes::default(),
             step: STEP,
             proxy_style: ProxyStyle::default(),
+            fabric: FabricId::default(),
+            strangers: true,
+            sweep: true,
         }
     }
 }
@@ -234,7 +314,7 @@ pub enum ConfigError {
     #[error("the address {address} reserved for {client} {why}")]
     Reservation {
         /// The client.
-        client: ClientKey,
+        client: ClientMatch,
         /// Its address.
         address: Ipv4Addr,
         /// What is wrong with it.
@@ -258,7 +338,7 @@ pub struct Settings {
     pub(super) subnets: Vec<Served>,
     /// This node's address as text, for `sname` and option 66.
     pub(super) server_name: String,
-    reserved_by_client: BTreeMap<ClientKey, Reservation>,
+    reserved_by_client: BTreeMap<ClientMatch, Reservation>,
     reserved: BTreeSet<Ipv4Addr>,
 }
 
@@ -271,7 +351,7 @@ impl Settings {
         let subnets: Vec<_> =
             config.subnets.iter().map(|s| Served { subnet: s.clone(), pool: Pool::new(s) }).collect();
         let link = config.subnets.first().ok_or(ConfigError::NoSubnet)?;
-        if !link.network.contains(config.server) {
+        if config.mode == Mode::Full && !link.network.contains(config.server) {
             let (address, prefix) = (link.network.address(), link.network.prefix());
             return Err(ConfigError::ServerOutside { server: config.server, address, prefix });
         }
@@ -296,18 +376,30 @@ impl Settings {
         self.subnets.iter().find(|served| served.subnet.network.contains(address))
     }
 
-    /// The reservation of a client.
+    /// Whether this node's address lies in the link's subnet: only then it can give addresses there.
     #[must_use]
-    pub fn reservation(&self, client: &ClientKey) -> Option<&Reservation> {
-        self.reserved_by_client.get(client)
+    pub fn is_on_its_subnet(&self) -> bool {
+        self.subnets.first().is_some_and(|served| served.subnet.network.contains(self.config.server))
     }
 
-    /// Whether `client` may ever be given `address`: a host address of a subnet, in its pool or reserved for this
+    /// The reservation of a client.
+    #[must_use]
+    pub fn reservation(&self, who: &Who<'_>) -> Option<&Reservation> {
+        if self.reserved_by_client.is_empty() {
+            return None;
+        }
+        self.reserved_by_client.get(&ClientMatch::Hardware(who.key)).or_else(|| {
+            let id = ClientMatch::Id(who.id?.to_vec());
+            self.reserved_by_client.get(&id)
+        })
+    }
+
+    /// Whether a client may ever be given `address`: a host address of a subnet, in its pool or reserved for this
     /// client, of no router and no other client's reservation, and not this node's own.
     #[must_use]
-    pub fn allows(&self, client: &ClientKey, address: Ipv4Addr) -> bool {
+    pub fn allows(&self, who: &Who<'_>, address: Ipv4Addr) -> bool {
         let Some(served) = self.subnet_of(address) else { return false };
-        let own = self.reservation(client).is_some_and(|reservation| reservation.address == address);
+        let own = self.reservation(who).is_some_and(|reservation| reservation.address == Some(address));
         let pooled = served.pool.contains(address) && !self.reserved.contains(&address);
         (own || pooled) && !served.subnet.is_infrastructure(address) && address != self.config.server
     }
@@ -325,27 +417,29 @@ fn check_overlap(subnets: &[Subnet]) -> Result<(), ConfigError> {
     Ok(())
 }
 
-type Reservations = (BTreeMap<ClientKey, Reservation>, BTreeSet<Ipv4Addr>);
+type Reservations = (BTreeMap<ClientMatch, Reservation>, BTreeSet<Ipv4Addr>);
 
 fn reservations(config: &Config) -> Result<Reservations, ConfigError> {
     let mut by_client = BTreeMap::new();
     let mut addresses = BTreeSet::new();
     for reservation in &config.reservations {
         let wrong = |why| {
-            let (client, address) = (reservation.client, reservation.address);
-            Err(ConfigError::Reservation { client, address, why })
+            let address = reservation.address.unwrap_or(Ipv4Addr::UNSPECIFIED);
+            Err(ConfigError::Reservation { client: reservation.client.clone(), address, why })
         };
-        match config.subnets.iter().find(|subnet| subnet.network.contains(reservation.address)) {
-            None => return wrong("lies in no configured subnet"),
-            Some(subnet) if subnet.is_infrastructure(reservation.address) => {
-                return wrong("belongs to a router, a DNS server or the network itself");
+        if let Some(address) = reservation.address {
+            match config.subnets.iter().find(|subnet| subnet.network.contains(address)) {
+                None => return wrong("lies in no configured subnet"),
+                Some(subnet) if subnet.is_infrastructure(address) => {
+                    return wrong("belongs to a router, a DNS server or the network itself");
+                }
+                Some(_) => {}
             }
-            Some(_) => {}
+            if !addresses.insert(address) {
+                return wrong("is reserved twice");
+            }
         }
-        if !addresses.insert(reservation.address) {
-            return wrong("is reserved twice");
-        }
-        if by_client.insert(reservation.client, reservation.clone()).is_some() {
+        if by_client.insert(reservation.client.clone(), reservation.clone()).is_some() {
             return wrong("is the client's second reservation");
         }
     }
@@ -385,7 +479,7 @@ mod tests {
         let mut reserved = config();
         let client = ClientKey::ethernet([2, 0, 0, 0, 0, 9]);
         let address = Ipv4Addr::new(10, 0, 0, 255);
-        reserved.reservations.push(Reservation { client, address, name: None });
+        reserved.reservations.push(Reservation::of_address(client, address));
         assert!(matches!(Settings::new(reserved), Err(ConfigError::Reservation { .. })));
     }
 
@@ -395,8 +489,9 @@ mod tests {
         let (mine, other) =
             (ClientKey::ethernet([2, 0, 0, 0, 0, 9]), ClientKey::ethernet([2, 0, 0, 0, 0, 8]));
         let address = Ipv4Addr::new(10, 0, 0, 50);
-        config.reservations.push(Reservation { client: mine, address, name: None });
+        config.reservations.push(Reservation::of_address(mine, address));
         let settings = Settings::new(config).unwrap();
+        let (mine, other) = (Who { key: mine, id: None }, Who { key: other, id: None });
         assert!(settings.allows(&mine, address));
         assert!(!settings.allows(&other, address));
         assert!(!settings.allows(&mine, Ipv4Addr::new(10, 0, 0, 1)), "the server's own");

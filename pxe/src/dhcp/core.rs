@@ -10,25 +10,31 @@ mod act;
 mod choose;
 mod decide;
 mod replicate;
+mod site;
 mod solicit;
 mod standby;
+mod sweep;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
 
-use super::class::{Client, ClientClass};
+use super::class::Client;
 use super::client::ClientKey;
 use super::config::{Config, ConfigError, Mode, Network, Served, Settings};
 use super::event::{BootEvent, Counters};
 use super::lease::{Holder, Lease, LeaseRecord};
-use super::packet::{BOOT_REQUEST, MessageType, Packet, PacketError};
+use super::packet::{BOOT_REQUEST, MessageType, Packet, PacketError, code};
 use super::rank::{Leaders, MemberId};
 use super::table::Table;
 use super::time::Time;
 
+use site::Site;
 use solicit::Booting;
 use standby::{Hints, Standby};
+use sweep::Sweep;
+
+pub use site::LISTEN_TIME;
 
 /// Records in one [`Output::Replicate`]: with at most 100 bytes each a batch fits a 32 KiB message.
 pub const MAX_BATCH: usize = 256;
@@ -70,6 +76,8 @@ pub enum Output {
         /// The port it leaves from: 67 or 4011.
         from_port: u16,
     },
+    /// Ask the link who uses this address (ARP); [`Core::address_taken`] takes the answer, if there is one.
+    Ask(Ipv4Addr),
     /// Tell all other nodes about these leases, at once.
     Replicate(Vec<LeaseRecord>),
     /// Tell the operator.
@@ -93,8 +101,8 @@ pub struct Core {
     standby: Standby,
     hints: Hints,
     booting: Booting,
-    /// Servers outside of the fabric and when each was last reported.
-    other_servers: BTreeMap<Ipv4Addr, Time>,
+    site: Site,
+    sweep: Sweep,
     changed: BTreeSet<Holder>,
     outputs: VecDeque<Output>,
     counters: Counters,
@@ -133,6 +141,8 @@ impl Core {
     pub fn new(config: Config, me: MemberId) -> Result<Self, ConfigError> {
         let settings = Settings::new(config)?;
         let table = Table::new(settings.subnets.iter().map(|served| served.pool.clone()));
+        let site = Site::new(settings.config.mode, settings.is_on_its_subnet());
+        let sweep = Sweep::new(settings.config.sweep && site.acting() == Mode::Full);
         let mut core = Self {
             me,
             settings,
@@ -143,7 +153,8 @@ impl Core {
             standby: Standby::default(),
             hints: Hints::default(),
             booting: Booting::default(),
-            other_servers: BTreeMap::new(),
+            site,
+            sweep,
             changed: BTreeSet::new(),
             outputs: VecDeque::new(),
             counters: Counters::default(),
@@ -151,23 +162,38 @@ impl Core {
         };
         core.set_members(Time::ZERO, []);
         core.claim_own_address();
+        core.probe_if_due();
         Ok(core)
     }
 
     /// Takes in a packet that a client or relay sent to port 67 or 4011.
     pub fn handle_packet(&mut self, now: Time, bytes: &[u8], arrival: Arrival) {
         self.advance(now);
-        if self.settings.config.mode == Mode::Off {
+        if self.acting() == Mode::Off {
             return;
         }
-        let Some(request) = self.read(bytes, arrival) else {
+        let Ok(packet) = Packet::parse(bytes) else {
             self.counters.malformed += 1;
             return;
         };
+        if self.take_probe(&packet) {
+            return;
+        }
+        let Some(request) = Self::read(packet, arrival) else {
+            self.counters.malformed += 1;
+            return;
+        };
+        if self.is_left_to_others(&request) {
+            self.counters.strangers += 1;
+            return;
+        }
         self.note_boot(&request);
         match request.packet.message_type {
             MessageType::Discover => self.counters.discovers += 1,
-            MessageType::Request => self.counters.requests += 1,
+            MessageType::Request => {
+                self.counters.requests += 1;
+                self.note_chosen_server(&request);
+            }
             MessageType::Decline => return self.decline(&request),
             MessageType::Release => return self.release(&request),
             MessageType::Inform => self.counters.informs += 1,
@@ -177,14 +203,16 @@ impl Core {
         self.answer_in_turn(request);
     }
 
-    fn read(&self, bytes: &[u8], arrival: Arrival) -> Option<Request> {
-        let packet = Packet::parse(bytes).ok().filter(|packet| packet.op == BOOT_REQUEST)?;
-        let client = Client::classify(&packet)?;
+    fn read(packet: Packet, arrival: Arrival) -> Option<Request> {
+        let client = Client::classify(&packet).filter(|_| packet.op == BOOT_REQUEST)?;
         Some(Request { packet, client, arrival })
     }
 
     /// Answers at once or stands by, by rank.
     fn answer_in_turn(&mut self, request: Request) {
+        if let Some(until) = self.site.listening(self.now) {
+            return self.hold(until, request);
+        }
         if let Some(plan) = self.decide_alone(&request) {
             self.act(&request, &plan, false);
             return;
@@ -197,6 +225,28 @@ impl Core {
             && self.standby.add(self.now + self.standby_delay(rank), request)
         {
             self.counters.dropped_standbys += 1;
+        }
+    }
+
+    /// Until it is known whether this link has a server of its own, only what names this node is answered.
+    fn hold(&mut self, until: Time, request: Request) {
+        if request.packet.address_option(code::SERVER_ID) == Some(self.settings.config.server) {
+            let plan = self.decide_alone(&request).unwrap_or(decide::Plan::Silent);
+            return self.act(&request, &plan, false);
+        }
+        let due = until + self.standby_delay(self.rank(&request));
+        if self.standby.add(due, request) {
+            self.counters.dropped_standbys += 1;
+        }
+    }
+
+    /// A client chooses an offer, and everybody on the link hears whose.
+    fn note_chosen_server(&mut self, request: &Request) {
+        if let Some(server) = request.packet.address_option(code::SERVER_ID)
+            && request.packet.giaddr.is_unspecified()
+            && !request.arrival.unicast
+        {
+            self.suspect(server, Some(request.key()));
         }
     }
 
@@ -239,8 +289,10 @@ impl Core {
     /// Does what is due at `now`.
     pub fn handle_timeout(&mut self, now: Time) {
         self.advance(now);
+        self.probe_if_due();
+        self.sweep_if_due();
         while let Some(request) = self.standby.pop_due(self.now) {
-            let plan = self.decide(&request);
+            let plan = self.decide_alone(&request).unwrap_or_else(|| self.decide(&request));
             self.act(&request, &plan, true);
         }
         self.table.purge(self.now);
@@ -262,7 +314,9 @@ impl Core {
     /// When [`Core::handle_timeout`] has something to do.
     #[must_use]
     pub fn deadline(&self) -> Option<Time> {
-        [self.standby.next_due(), self.table.next_purge()].into_iter().flatten().min()
+        let all =
+            [self.standby.next_due(), self.table.next_purge(), self.site.next_due(), self.sweep.next_due()];
+        all.into_iter().flatten().min()
     }
 
     /// The address that this node answers from.
@@ -298,9 +352,10 @@ impl Core {
     }
 
     /// Boot stages get short leases.
-    fn lifetime(&self, class: ClientClass) -> Duration {
-        let times = &self.settings.config.times;
-        if class.boots() { times.boot } else { times.plain }
+    fn lifetime(&self, client: &Client) -> Duration {
+        let own = self.settings.reservation(&client.who()).and_then(|known| known.told.times);
+        let times = own.unwrap_or(self.settings.config.times);
+        if client.class.boots() { times.boot } else { times.plain }
     }
 }
 

@@ -100,6 +100,7 @@ enum Command {
 pub struct DhcpHandle {
     commands: mpsc::Sender<Command>,
     events: broadcast::Sender<BootEvent>,
+    first_events: Option<broadcast::Receiver<BootEvent>>,
     sockets: Option<Sockets>,
     cancel: CancellationToken,
     task: Option<JoinHandle<()>>,
@@ -135,11 +136,12 @@ pub fn start(
 
     let (commands, command_receiver) = mpsc::channel(COMMANDS);
     let (records, replication) = mpsc::channel(REPLICATION);
-    let (events, _) = broadcast::channel(EVENTS);
+    let (events, first_events) = broadcast::channel(EVENTS);
+    let first_events = Some(first_events);
     let cancel = cancel.child_token();
     let task = task::Task::new(core, interface, endpoints, command_receiver, records, events.clone());
     let task = Some(tokio::spawn(task.run(cancel.clone())));
-    Ok((DhcpHandle { commands, events, sockets, cancel, task }, replication))
+    Ok((DhcpHandle { commands, events, first_events, sockets, cancel, task }, replication))
 }
 
 impl DhcpHandle {
@@ -203,6 +205,11 @@ impl DhcpHandle {
     #[must_use]
     pub fn events(&self) -> broadcast::Receiver<BootEvent> {
         self.events.subscribe()
+    }
+
+    /// Events from the start on, which may say at once that the link has a server: the first time only.
+    pub fn events_from_start(&mut self) -> broadcast::Receiver<BootEvent> {
+        self.first_events.take().unwrap_or_else(|| self.events.subscribe())
     }
 
     /// The bound sockets, for a successor process; `None` in mode off.

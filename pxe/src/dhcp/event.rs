@@ -41,6 +41,12 @@ pub enum Stage {
     OwnAddressLost,
     /// A DHCP server that is no node of this fabric answers on the link.
     OtherServer,
+    /// Another fabric is on the link.
+    OtherFabric,
+    /// Mode auto: a site's server was found, and from now on this node is a proxy.
+    Yielded,
+    /// Somebody unknown uses an address of the pool.
+    Foreign,
 }
 
 /// One stage of one client's boot.
@@ -96,6 +102,8 @@ pub struct Counters {
     pub standby_answers: u64,
     /// Packets that could not be read or were no DHCP.
     pub malformed: u64,
+    /// Packets of clients that are left to another fabric.
+    pub strangers: u64,
     /// Clients left without an answer although it was this node's turn.
     pub unanswered: u64,
     /// Offers taken back from one client for another because the pool was full.

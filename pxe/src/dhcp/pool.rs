@@ -115,7 +115,15 @@ impl Pool {
         (start, cut(u64::from(bucket) + 1) - start)
     }
 
-    fn nth(&self, index: u32) -> Option<Ipv4Addr> {
+    /// The bucket whose slice holds the address with this number.
+    pub(super) fn bucket_of(&self, index: u32) -> Bucket {
+        let count = u64::from(self.buckets.count());
+        let bucket = ((u64::from(index) + 1) * count - 1) / u64::from(self.size.max(1));
+        Bucket::new(u16::try_from(bucket).unwrap_or_default())
+    }
+
+    /// The address with this number.
+    pub(super) fn nth(&self, index: u32) -> Option<Ipv4Addr> {
         let range = self.ranges.iter().rev().find(|range| range.before <= index)?;
         Some(Ipv4Addr::from(range.first + (index - range.before)))
     }
@@ -196,6 +204,7 @@ mod tests {
             let slice: BTreeSet<_> = (start..start + length).filter_map(|index| pool.nth(index)).collect();
             let first: BTreeSet<_> = pool.probe(&key, &Leaders::none()).take(length as usize).collect();
             prop_assert_eq!(first, slice);
+            prop_assert!((start..start + length).all(|index| u32::from(pool.bucket_of(index).index()) == bucket));
         }
     }
 }

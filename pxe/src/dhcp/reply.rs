@@ -69,7 +69,13 @@ pub(super) fn write(settings: &Settings, packet: &Packet, client: &Client, answe
 /// What a client is told to load.
 pub(super) fn boot_file(settings: &Settings, client: &Client) -> Option<String> {
     let config = &settings.config;
-    Some(config.loaders.get(client.class)?.boot_file(config.server, config.http_port))
+    loader(settings, client)?.boot_file(config.server, config.http_port)
+}
+
+/// What the client loads: its own loader, or that of its class.
+fn loader<'a>(settings: &'a Settings, client: &Client) -> Option<&'a Loader> {
+    let own = settings.reservation(&client.who()).and_then(|known| known.told.loaders.get(client.class));
+    own.or_else(|| settings.config.loaders.get(client.class))
 }
 
 fn size_limit(packet: &Packet) -> usize {
@@ -224,19 +230,29 @@ fn push_times(options: &mut Options, lifetime: Duration) {
     options.optional(code::REBINDING, &(seconds - seconds / 8).to_be_bytes());
 }
 
+/// What the subnet says, and in its place what is said to this client alone.
 fn push_subnet(options: &mut Options, settings: &Settings, client: &Client, subnet: &Subnet) {
+    let known = settings.reservation(&client.who());
+    let own = known.map(|known| &known.told.options);
+    let is_own = |code: u8| own.is_some_and(|own| own.contains_key(&code));
     options.needed(code::SUBNET_MASK, &subnet.network.mask().octets());
-    if !subnet.routers.is_empty() {
+    if !subnet.routers.is_empty() && !is_own(code::ROUTER) {
         options.addresses(code::ROUTER, &subnet.routers);
     }
-    if !subnet.name_servers.is_empty() {
+    if !subnet.name_servers.is_empty() && !is_own(code::NAME_SERVER) {
         options.addresses(code::NAME_SERVER, &subnet.name_servers);
     }
-    if let Some(domain) = &subnet.domain {
+    if let Some(domain) = subnet.domain.as_ref().filter(|_| !is_own(code::DOMAIN_NAME)) {
         options.optional(code::DOMAIN_NAME, domain.as_bytes());
     }
-    if let Some(name) = settings.reservation(&client.key).and_then(|reservation| reservation.name.clone()) {
+    if let Some(name) = known.and_then(|known| known.name.as_ref()).filter(|_| !is_own(code::HOST_NAME)) {
         options.optional(code::HOST_NAME, name.as_bytes());
+    }
+    for (&code, value) in subnet.options.iter().filter(|(code, _)| !is_own(**code)) {
+        options.optional(code, value);
+    }
+    for (&code, value) in own.into_iter().flatten() {
+        options.optional(code, value);
     }
 }
 
@@ -263,7 +279,7 @@ fn push_boot(options: &mut Options, settings: &Settings, client: &Client, boot_f
 /// A Raspberry Pi and HTTP clients get none.
 fn reads_file_as_c_string(settings: &Settings, client: &Client) -> bool {
     let firmware = matches!(client.class, ClientClass::BiosPxe | ClientClass::UefiPxe { .. });
-    firmware && matches!(settings.config.loaders.get(client.class), Some(Loader::Tftp(_)))
+    firmware && matches!(loader(settings, client), Some(Loader::Tftp(_)))
 }
 
 /// What only a server that also gives the address says. No vendor class for PXE here: with it and without option 43,

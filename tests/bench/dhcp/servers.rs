@@ -110,12 +110,9 @@ impl Field {
                 ]);
                 command.args(["--bind-interfaces", "--no-ping", "--dhcp-lease-max=20000"]);
                 command.args(["--interface", self.server.interface()]);
-                command.args([
-                    "--dhcp-range",
-                    "10.64.16.0,10.64.79.255,255.255.0.0,3600",
-                    "--dhcp-leasefile",
-                ]);
-                let process = self.server.spawn("dnsmasq", command.arg(leases)).unwrap();
+                command.args(["--dhcp-range", "10.64.16.0,10.64.79.255,255.255.0.0,3600"]);
+                command.arg(format!("--dhcp-leasefile={}", leases.display()));
+                let process = self.server.spawn("dnsmasq", &mut command).unwrap();
                 process.wait_for_log("DHCP, IP range", PATIENCE).unwrap();
                 process
             }

@@ -67,6 +67,7 @@ impl Core {
             lease.address == address && lease.is_live(self.now) && longer
         });
         if !lasts {
+            self.doubt(address, &request.holder());
             self.write(request.holder(), address, LeaseState::Offered, hold);
         }
         self.counters.offers += 1;
@@ -82,7 +83,7 @@ impl Core {
 
     /// The lease time: what the client asks for, within what its class gets.
     fn granted(&self, request: &Request) -> Duration {
-        let most = self.lifetime(request.client.class);
+        let most = self.lifetime(&request.client);
         let asked = request.packet.u32_option(code::LEASE_TIME).map(|secs| Duration::from_secs(secs.into()));
         asked.map_or(most, |asked| asked.max(MIN_LIFETIME).min(most))
     }

@@ -21,10 +21,10 @@ impl Core {
     /// node just named to it, the one it asks for, else its probe sequence; addresses that somebody had not long ago
     /// come after all others, the longest unused first, and the oldest unanswered offer of another client comes last.
     pub(super) fn choose(&self, request: &Request, served: &Served) -> Option<Choice> {
-        let key = request.key();
+        let (key, who) = (request.key(), request.client.who());
         let holder = request.holder();
         let given = |address: Ipv4Addr| {
-            served.subnet.network.contains(address) && self.settings.allows(&key, address)
+            served.subnet.network.contains(address) && self.settings.allows(&who, address)
         };
         let not_held = |address: Ipv4Addr| {
             !matches!(self.table.occupancy(address, &holder, self.now), Occupancy::Held(_))
@@ -35,7 +35,7 @@ impl Core {
                 && !self.hints.is_told_to_another(self.now, &key, address)
         };
 
-        let reserved = self.settings.reservation(&key).map(|reservation| reservation.address);
+        let reserved = self.settings.reservation(&who).and_then(|known| known.address);
         let last = self.table.get(&holder).map(|lease| lease.address);
         let told = self.hints.address_of(self.now, &key);
         let known = [reserved, last, told].into_iter().flatten().find(|&a| given(a) && not_held(a));
@@ -73,7 +73,7 @@ impl Core {
     pub(super) fn may_have(&self, request: &Request, address: Ipv4Addr) -> bool {
         match self.table.keeper(address, self.now) {
             Some(lease) => lease.holder == request.holder(),
-            None => self.settings.allows(&request.key(), address),
+            None => self.settings.allows(&request.client.who(), address),
         }
     }
 

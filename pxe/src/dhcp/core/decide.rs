@@ -62,7 +62,7 @@ impl Core {
         match request.packet.message_type {
             _ if request.arrival.port != 67 => Some(self.decide_4011(request)),
             MessageType::Request => match asking(&request.packet) {
-                _ if self.settings.config.mode == Mode::Proxy => Some(Plan::Silent),
+                _ if self.acting() == Mode::Proxy => Some(self.decide_proxy_request(request)),
                 None => Some(Plan::Silent),
                 Some(Asking::Selecting { .. }) => Some(self.decide(request)),
                 Some(_) => ours_alone.then(|| self.decide(request)),
@@ -78,7 +78,7 @@ impl Core {
 
     /// The plan for a request whose turn it is.
     pub(super) fn decide(&self, request: &Request) -> Plan {
-        match (self.settings.config.mode, request.packet.message_type) {
+        match (self.acting(), request.packet.message_type) {
             (Mode::Full, MessageType::Discover) => self.decide_discover(request),
             (Mode::Full, MessageType::Request) => self.decide_request(request),
             (Mode::Full, MessageType::Inform) => self.decide_inform(request),
@@ -122,7 +122,7 @@ impl Core {
     /// RFC 2131 §4.3.2: refuse a wrong network or a wrong address, be silent about clients nothing is known of.
     fn decide_init_reboot(&self, request: &Request, address: Ipv4Addr) -> Plan {
         if !self.is_on_its_network(request, address) {
-            return Plan::Nak("the address belongs to another network");
+            return self.refuse_other_network(request);
         }
         let known = self.table.get(&request.holder()).filter(|lease| lease.state != LeaseState::Released);
         match known {
@@ -139,7 +139,7 @@ impl Core {
     /// the client, having just started.
     fn decide_extending(&self, request: &Request, address: Ipv4Addr) -> Plan {
         if !self.is_on_its_network(request, address) {
-            Plan::Nak("the address belongs to another network")
+            self.refuse_other_network(request)
         } else if self.may_have(request, address) {
             Plan::Ack(address)
         } else if self.is_held_by_another(request, address) {
@@ -147,6 +147,15 @@ impl Core {
         } else {
             // An address outside of the pool: another administrator's business.
             Plan::Silent
+        }
+    }
+
+    /// An address of another network is wrong here, unless another fabric or server shares the link and may have given it.
+    fn refuse_other_network(&self, request: &Request) -> Plan {
+        if self.may_be_of_others(request) {
+            Plan::Silent
+        } else {
+            Plan::Nak("the address belongs to another network")
         }
     }
 
@@ -170,11 +179,19 @@ impl Core {
         if self.has_boot_offer(request) { Plan::ProxyOffer } else { Plan::Silent }
     }
 
+    /// A boot client that asks this node by name, or alone, on port 67 instead of 4011, as some firmware does, gets the same
+    /// answer (else PXE-E55). All other REQUESTs are the site's.
+    fn decide_proxy_request(&self, request: &Request) -> Plan {
+        let named = request.packet.address_option(code::SERVER_ID);
+        let ours = named.map_or(request.is_ours_alone(), |server| server == self.settings.config.server);
+        if ours && self.has_boot_offer(request) { Plan::ProxyAck } else { Plan::Silent }
+    }
+
     /// Port 4011 (PXE 2.1 §2.2.4): a boot client that holds a lease asks for its boot file. The answer must hold
     /// one, or EDK2 drops it.
     fn decide_4011(&self, request: &Request) -> Plan {
         let asks = matches!(request.packet.message_type, MessageType::Request | MessageType::Inform);
-        if asks && self.settings.config.mode != Mode::Off && self.has_boot_offer(request) {
+        if asks && self.acting() != Mode::Off && self.has_boot_offer(request) {
             Plan::ProxyAck
         } else {
             Plan::Silent

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use super::super::client::{ClientKey, ETHERNET};
-use super::super::config::{Mode, Network, Served};
+use super::super::config::{Mode, Network, Served, Who};
 use super::super::event::{BootEvent, Stage};
 use super::super::lease::{Holder, Lease, LeaseRecord, LeaseState, MAX_REMAINING};
 use super::super::packet::{BOOT_REPLY, MessageType, Packet, code};
@@ -13,11 +13,6 @@ use super::super::rank::{Leaders, MemberId};
 use super::super::table::Merge;
 use super::super::time::Time;
 use super::{Core, MAX_BATCH, MAX_MEMBERS, MEMBER_GRACE, Output};
-
-/// A server outside of the fabric is reported again after this long.
-const REPORT_AGAIN: Duration = Duration::from_secs(300);
-/// Other servers remembered; a link has one, or a few by mistake.
-const MAX_OTHER_SERVERS: usize = 16;
 
 impl Core {
     /// Sets the live members. This node always counts. The addresses of nodes that are gone stay theirs for
@@ -107,17 +102,6 @@ impl Core {
         self.store(Lease { holder, address, state: LeaseState::Member, version, since, expires: None });
     }
 
-    /// Notes that an address is used on the link by `by`, as ARP tells it. Nothing happens if that is its holder.
-    pub fn address_taken(&mut self, now: Time, address: Ipv4Addr, by: Option<ClientKey>) {
-        self.advance(now);
-        let by_holder =
-            by.is_some_and(|key| self.table.at(address).any(|lease| lease.holder == Holder::Client(key)));
-        if by_holder || address == self.settings.config.server {
-            return;
-        }
-        self.take(address);
-    }
-
     /// Up to [`MAX_BATCH`] records of everything known, behind `after`: what a node that joins is told, page by page.
     #[must_use]
     pub fn records(&self, now: Time, after: Option<Holder>) -> Vec<LeaseRecord> {
@@ -179,41 +163,28 @@ impl Core {
         else {
             return;
         };
+        if let Some(server) = server
+            && self.take_probe_answer(packet, server)
+        {
+            return;
+        }
         let named = Some(packet.yiaddr).filter(|address| !address.is_unspecified());
         // A proxy stands by for proxies, a full server for full servers and their refusals.
         let boots = !packet.file.is_empty() || packet.option(code::BOOT_FILE).is_some();
-        let same_kind = match self.settings.config.mode {
-            Mode::Full => named.is_some() || packet.message_type == MessageType::Nak,
+        let same_kind = match self.acting() {
+            Mode::Full | Mode::Auto => named.is_some() || packet.message_type == MessageType::Nak,
             Mode::Proxy => named.is_none() && boots,
             Mode::Off => false,
         };
         if same_kind {
             self.standby.cancel(&key, packet.xid);
-            let told = named.filter(|&address| self.settings.allows(&key, address));
+            let who = Who { key, id: packet.option(code::CLIENT_ID) };
+            let told = named.filter(|&address| self.settings.allows(&who, address));
             self.hints.add(self.now, key, packet.xid, told, told_lifetime(packet));
         }
         if let Some(server) = server.filter(|_| named.is_some()) {
-            self.note_server(server);
+            self.suspect(server, None);
         }
-    }
-
-    /// Reports a server whose address is no node's.
-    fn note_server(&mut self, server: Ipv4Addr) {
-        if self.table.at(server).any(|lease| lease.state == LeaseState::Member) {
-            return;
-        }
-        let reported = self.other_servers.get(&server);
-        if reported.is_some_and(|&at| self.now.since(at) < REPORT_AGAIN) {
-            return;
-        }
-        if self.other_servers.len() >= MAX_OTHER_SERVERS && reported.is_none() {
-            self.other_servers.pop_first();
-        }
-        self.other_servers.insert(server, self.now);
-        let reason =
-            Some("it is no node of this fabric: two servers on one link contradict each other".to_owned());
-        let event = BootEvent::new(Stage::OtherServer, Holder::Foreign(server));
-        self.emit(BootEvent { address: Some(server), reason, ..event });
     }
 
     /// The live members in order, this node included.

@@ -60,7 +60,7 @@ impl Core {
     /// client its lease does at once; each other rank only after as many more solicitations, should that node be gone.
     pub fn answers_solicitation(&mut self, now: Time, mac: [u8; 6]) -> bool {
         self.advance(now);
-        if self.settings.config.mode != Mode::Full {
+        if self.acting() != Mode::Full {
             return false;
         }
         let Some(key) = Self::ethernet(mac) else { return false };

@@ -2,7 +2,9 @@
 
 mod bench;
 mod hostile;
+mod interop;
 mod members;
 mod replies;
 mod rules;
 mod simulation;
+mod site;

@@ -99,6 +99,8 @@ pub(super) struct Endpoints {
     pub(super) replies: Option<PacketSocket>,
     /// Router solicitations.
     pub(super) solicitations: Option<PacketSocket>,
+    /// Who uses which address.
+    pub(super) arp: Option<PacketSocket>,
 }
 
 impl Endpoints {
@@ -114,14 +116,13 @@ impl Endpoints {
             Endpoint::new(socket, port, interface.index)
                 .map_err(|error| socket_error("use the DHCP sockets", interface, error))
         };
+        let gives = matches!(mode, Mode::Full | Mode::Auto);
         Ok(Self {
             server: Some(endpoint(sockets.server, SERVER_PORT)?),
             boot: sockets.boot.map(|socket| endpoint(socket, BOOT_SERVER_PORT)).transpose()?,
             replies: Some(open_packet_socket(interface, Frames::DhcpReplies)?),
-            solicitations: match mode {
-                Mode::Full => Some(open_packet_socket(interface, Frames::Solicitations)?),
-                Mode::Proxy | Mode::Off => None,
-            },
+            solicitations: gives.then(|| open_packet_socket(interface, Frames::Solicitations)).transpose()?,
+            arp: gives.then(|| open_packet_socket(interface, Frames::Arp)).transpose()?,
         })
     }
 }

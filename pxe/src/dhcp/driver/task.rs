@@ -7,6 +7,8 @@ use tokio::sync::{broadcast, mpsc};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+use super::super::arp;
+use super::super::client::ClientKey;
 use super::super::core::{Core, Output};
 use super::super::event::BootEvent;
 use super::super::interface::Interface;
@@ -41,6 +43,7 @@ enum Wake {
     Boot(io::Result<()>),
     Replies(io::Result<()>),
     Solicitations(io::Result<()>),
+    Arp(io::Result<()>),
     Command(Option<Command>),
     Timer,
     Room,
@@ -71,6 +74,7 @@ impl Task {
                 Wake::Boot(ready) => self.read_server(ready, true),
                 Wake::Replies(ready) => self.read_replies(ready),
                 Wake::Solicitations(ready) => self.read_solicitations(ready),
+                Wake::Arp(ready) => self.read_arp(ready),
                 Wake::Timer => self.core.handle_timeout(self.now()),
                 Wake::Room => self.backlog = false,
             }
@@ -87,6 +91,7 @@ impl Task {
             ready = udp_readable(self.endpoints.boot.as_ref()) => Wake::Boot(ready),
             ready = packet_readable(self.endpoints.replies.as_ref()) => Wake::Replies(ready),
             ready = packet_readable(self.endpoints.solicitations.as_ref()) => Wake::Solicitations(ready),
+            ready = packet_readable(self.endpoints.arp.as_ref()) => Wake::Arp(ready),
             command = self.commands.recv() => Wake::Command(command),
             () = at(deadline) => Wake::Timer,
             _ = self.records.reserve(), if self.backlog => Wake::Room,
@@ -169,11 +174,34 @@ impl Task {
         }
     }
 
+    fn read_arp(&mut self, ready: io::Result<()>) {
+        let (Some(socket), Ok(())) = (&self.endpoints.arp, ready) else { return };
+        for _ in 0..READS_PER_WAKE {
+            let frame = match socket.try_receive(&mut self.buffer) {
+                Ok(frame) => frame,
+                Err(error) => return note(&error),
+            };
+            let packet = self.buffer.get(..frame.length).unwrap_or_default();
+            if let Some((address, by)) = arp::user(packet, self.interface.mac) {
+                let now = Time::from_start(self.start.elapsed());
+                self.core.address_taken(now, address, Some(ClientKey::ethernet(by)));
+            }
+        }
+    }
+
+    fn ask(&self, address: std::net::Ipv4Addr) {
+        let Some(socket) = &self.endpoints.arp else { return };
+        if let Err(error) = arp::ask(socket, self.interface.mac, address) {
+            tracing::debug!(%error, %address, "an address cannot be asked for");
+        }
+    }
+
     /// Does everything the core wants until it only waits.
     fn carry_out(&mut self) {
         loop {
             match self.core.poll_output() {
                 Output::Send { packet, to, from_port } => self.send(&packet, to, from_port),
+                Output::Ask(address) => self.ask(address),
                 Output::Event(event) => {
                     tracing::debug!(?event, "dhcp");
                     // Nobody may be listening.

@@ -25,7 +25,8 @@ pub(super) fn config(n: u8) -> Config {
     let network = Network::new(SERVER, 24).unwrap();
     let ranges = vec![(Ipv4Addr::new(10, 0, 0, 100), Ipv4Addr::new(10, 0, 0, 199))];
     let subnet = Subnet { ranges, ..Subnet::whole(network) };
-    Config::new(Ipv4Addr::new(10, 0, 0, n), ClientKey::ethernet([2, 0, 0, 0, 0, n]), subnet)
+    let server = Ipv4Addr::new(10, 0, 0, n);
+    Config { sweep: false, ..Config::new(server, ClientKey::ethernet([2, 0, 0, 0, 0, n]), subnet) }
 }
 
 pub(super) struct Bench {
@@ -39,6 +40,7 @@ pub(super) struct Done {
     pub(super) sent: Vec<(Packet, std::net::SocketAddrV4, Vec<u8>)>,
     pub(super) records: Vec<LeaseRecord>,
     pub(super) events: Vec<BootEvent>,
+    pub(super) asked: Vec<Ipv4Addr>,
     pub(super) deadline: Option<Time>,
 }
 
@@ -73,6 +75,7 @@ pub(super) fn drain(core: &mut Core) -> Done {
             Output::Send { packet, to, .. } => done.sent.push((Packet::parse(&packet).unwrap(), to, packet)),
             Output::Replicate(records) => done.records.extend(records),
             Output::Event(event) => done.events.push(event),
+            Output::Ask(address) => done.asked.push(address),
             Output::Deadline(deadline) => {
                 done.deadline = deadline;
                 return done;

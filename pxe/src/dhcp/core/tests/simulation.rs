@@ -141,7 +141,7 @@ fn survive(mut world: World, nodes: usize, faults: Vec<(Fault, u64)>) -> Result<
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 16, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
 
     #[test]
     fn whatever_breaks_on_a_busy_switch(
@@ -152,12 +152,29 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 9_800, ..ProptestConfig::default() })]
 
     #[test]
     fn whatever_breaks_with_hardly_an_address_to_spare(
         seed: u64, faults in proptest::collection::vec((any_fault(3, 10), 0_u64..8000), 1..25),
     ) {
         survive(World::with_pool(seed, 3, 10, 12), 3, faults)?;
+    }
+}
+
+/// `make soak`.
+mod soak {
+    use super::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 1_000_000, ..ProptestConfig::default() })]
+
+        #[test]
+        #[ignore = "takes the better part of an hour"]
+        fn whatever_breaks_a_million_times(
+            seed: u64, faults in proptest::collection::vec((any_fault(3, 10), 0_u64..8000), 1..25),
+        ) {
+            survive(World::with_pool(seed, 3, 10, 12), 3, faults)?;
+        }
     }
 }

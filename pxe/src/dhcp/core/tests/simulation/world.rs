@@ -310,7 +310,7 @@ impl World {
                 Output::Event(event) if matches!(event.stage, Stage::Conflict) => {
                     self.conflicts.extend(event.address);
                 }
-                Output::Event(_) => {}
+                Output::Event(_) | Output::Ask(_) => {}
                 Output::Deadline(deadline) => {
                     self.nodes[node].deadline = deadline;
                     return;
