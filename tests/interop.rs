@@ -49,9 +49,13 @@ fn is_id(word: &str) -> bool {
         && number.bytes().all(|c| c.is_ascii_digit())
 }
 
-/// The ids at the beginning of a test's name.
+/// The ids at the beginning of a test's name; `d07` is D7.
 fn ids(name: &str) -> impl Iterator<Item = String> {
-    name.split('_').take_while(|word| is_id(word)).map(str::to_uppercase)
+    let id = |word: &str| {
+        let (letter, number) = word.split_at(1);
+        format!("{}{}", letter.to_uppercase(), number.trim_start_matches('0'))
+    };
+    name.split('_').take_while(|word| is_id(word)).map(id)
 }
 
 /// Every test of the workspace by the ids in its name: the file and the name.
@@ -137,6 +141,7 @@ fn the_matrix_is_up_to_date() {
 #[test]
 fn tests_belong_to_lines_by_their_names() {
     assert_eq!(ids("x3_x6_a_machine").collect::<Vec<_>>(), ["X3", "X6"]);
+    assert_eq!(ids("d07_d10_a_machine").collect::<Vec<_>>(), ["D7", "D10"]);
     assert_eq!(ids("a_machine_t1").count() + ids("two_nodes").count() + ids("e_9").count(), 0);
     let text =
         "#[test]\nfn t1_a() {}\nfn t2_helper() {}\n#[tokio::test]\n#[ignore = \"x\"]\nasync fn t3_b() {}\n";
