@@ -249,7 +249,7 @@ const POOL: &str = "10.77.0.16-10.77.3.239";
 const CLIENTS: &str = "10.77.3.250/22";
 
 #[test]
-fn d07_five_nodes_give_one_offer_to_one_client_and_to_fifty_at_once() -> anyhow::Result<()> {
+fn d7_five_nodes_give_one_offer_to_one_client_and_to_fifty_at_once() -> anyhow::Result<()> {
     let Some(link) = Link::new("five")? else { return Ok(()) };
     let nodes = link.nodes(&link.make_home("five", POOL)?, 5)?;
     let farm = Farm::new(&link.host("clients", CLIENTS)?)?;

@@ -46,7 +46,7 @@ fn class_of(build: Build) -> ClientClass {
 }
 
 #[test]
-fn d01_an_offer_without_option_43_is_followed_up_on_4011() {
+fn d1_an_offer_without_option_43_is_followed_up_on_4011() {
     let mut bench = proxy(ProxyStyle::Port4011);
     let done = bench.broadcast(fixtures::uefi_pxe(DISCOVER, MAC));
     assert_eq!(done.reply().option(code::VENDOR), None);
@@ -59,20 +59,20 @@ fn d01_an_offer_without_option_43_is_followed_up_on_4011() {
 }
 
 #[test]
-fn d02_with_the_bypass_bit_the_file_is_in_the_offer() {
+fn d2_with_the_bypass_bit_the_file_is_in_the_offer() {
     let done = proxy(ProxyStyle::Bypass).broadcast(fixtures::uefi_pxe(DISCOVER, MAC));
     assert_eq!(done.reply().option(code::VENDOR), Some(&[6, 1, 8, 255][..]));
     assert_eq!(text(done.reply(), code::BOOT_FILE), "snponly.efi");
 }
 
 #[test]
-fn d03_the_style_without_the_bypass_bit_for_firmware_that_ignores_it() {
+fn d3_the_style_without_the_bypass_bit_for_firmware_that_ignores_it() {
     let done = proxy(ProxyStyle::Port4011).broadcast(fixtures::uefi_pxe(DISCOVER, MAC));
     assert_eq!(done.reply().option(code::VENDOR_CLASS), Some(&b"PXEClient"[..]));
 }
 
 #[test]
-fn d04_a_request_to_a_proxy_is_answered_on_67_and_on_4011() {
+fn d4_a_request_to_a_proxy_is_answered_on_67_and_on_4011() {
     let mut bench = proxy(ProxyStyle::Bypass);
     let named = fixtures::uefi_pxe(REQUEST, MAC).address(code::SERVER_ID, SERVER);
     assert_eq!(bench.broadcast(named).reply().message_type, MessageType::Ack);
@@ -84,7 +84,7 @@ fn d04_a_request_to_a_proxy_is_answered_on_67_and_on_4011() {
 }
 
 #[test]
-fn d05_the_4011_ack_holds_a_boot_file() {
+fn d5_the_4011_ack_holds_a_boot_file() {
     let mut bench = proxy(ProxyStyle::Port4011);
     for build in [fixtures::bios_pxe(REQUEST, MAC), fixtures::uefi_pxe(REQUEST, MAC)] {
         assert!(!on_4011(&mut bench, build).reply().file.is_empty());
@@ -96,7 +96,7 @@ fn d05_the_4011_ack_holds_a_boot_file() {
 }
 
 #[test]
-fn d06_proxy_replies_name_the_server_twice() {
+fn d6_proxy_replies_name_the_server_twice() {
     for style in [ProxyStyle::Bypass, ProxyStyle::Port4011] {
         for build in [fixtures::bios_pxe(DISCOVER, MAC), fixtures::uefi_pxe(DISCOVER, MAC)] {
             let done = proxy(style).broadcast(build);
@@ -109,14 +109,14 @@ fn d06_proxy_replies_name_the_server_twice() {
 }
 
 #[test]
-fn d08_a_full_offer_is_a_lease_with_a_file_and_no_vendor_class() {
+fn d8_a_full_offer_is_a_lease_with_a_file_and_no_vendor_class() {
     let reply = offer(fixtures::uefi_pxe(DISCOVER, MAC));
     assert!(!reply.yiaddr.is_unspecified() && reply.option(code::VENDOR_CLASS).is_none());
     assert_eq!(text(&reply, code::BOOT_FILE), "snponly.efi");
 }
 
 #[test]
-fn d09_firmware_that_keeps_no_proxy_offers_boots_from_full_dhcp() {
+fn d9_firmware_that_keeps_no_proxy_offers_boots_from_full_dhcp() {
     assert!(offer(fixtures::uefi_pxe(DISCOVER, MAC)).option(code::BOOT_FILE).is_some());
 }
 
@@ -394,7 +394,7 @@ fn d34_two_interfaces_of_one_machine_are_one_node() {
 }
 
 #[test]
-fn h01_an_http_client_gets_its_vendor_class_and_a_url() {
+fn h1_an_http_client_gets_its_vendor_class_and_a_url() {
     for bench in [&mut Bench::full(), &mut proxy(ProxyStyle::Bypass), &mut proxy(ProxyStyle::Port4011)] {
         let done = bench.broadcast(fixtures::uefi_http(DISCOVER, MAC));
         assert_eq!(done.reply().option(code::VENDOR_CLASS), Some(&b"HTTPClient"[..]));
@@ -403,7 +403,7 @@ fn h01_an_http_client_gets_its_vendor_class_and_a_url() {
 }
 
 #[test]
-fn h02_a_reserved_machine_gets_what_its_class_loads_unless_it_has_a_loader_of_its_own() {
+fn h2_a_reserved_machine_gets_what_its_class_loads_unless_it_has_a_loader_of_its_own() {
     let mut config = config(1);
     let address = Ipv4Addr::new(10, 0, 0, 40);
     config.reservations.push(Reservation::of_address(ClientKey::ethernet(MAC), address));
@@ -419,7 +419,7 @@ fn h02_a_reserved_machine_gets_what_its_class_loads_unless_it_has_a_loader_of_it
 }
 
 #[test]
-fn h03_urls_name_addresses_so_that_no_name_server_is_needed() {
+fn h3_urls_name_addresses_so_that_no_name_server_is_needed() {
     let reply = offer(fixtures::uefi_http(DISCOVER, MAC));
     assert_eq!(reply.option(code::NAME_SERVER), None);
     let url = text(&reply, code::BOOT_FILE);
@@ -428,14 +428,14 @@ fn h03_urls_name_addresses_so_that_no_name_server_is_needed() {
 }
 
 #[test]
-fn h04_http_boot_has_both_paths() {
+fn h4_http_boot_has_both_paths() {
     assert!(!offer(fixtures::uefi_http(DISCOVER, MAC)).yiaddr.is_unspecified());
     let done = proxy(ProxyStyle::Bypass).broadcast(fixtures::uefi_http(DISCOVER, MAC));
     assert!(done.reply().yiaddr.is_unspecified() && done.reply().option(code::BOOT_FILE).is_some());
 }
 
 #[test]
-fn e03_leases_do_not_slow_replies_down() {
+fn e3_leases_do_not_slow_replies_down() {
     let mut bench = Bench::full();
     for round in 0..300_u16 {
         let [high, low] = round.to_be_bytes();
@@ -446,7 +446,7 @@ fn e03_leases_do_not_slow_replies_down() {
 }
 
 #[test]
-fn e04_a_booted_machine_renews_what_it_booted_with() {
+fn e4_a_booted_machine_renews_what_it_booted_with() {
     let mut bench = Bench::full();
     let address = bench.lease(|kind| fixtures::bios_ipxe(kind, MAC));
     bench.wait(Duration::from_secs(120));
@@ -455,7 +455,7 @@ fn e04_a_booted_machine_renews_what_it_booted_with() {
 }
 
 #[test]
-fn e08_raspberry_pis_that_power_on_at_once_get_addresses_of_their_own() {
+fn e8_raspberry_pis_that_power_on_at_once_get_addresses_of_their_own() {
     let mut bench = Bench::full();
     let offered: std::collections::BTreeSet<_> = (0..50)
         .map(|n| bench.broadcast(fixtures::raspberry_pi(DISCOVER, [0, 0, n])).reply().yiaddr)
@@ -464,7 +464,7 @@ fn e08_raspberry_pis_that_power_on_at_once_get_addresses_of_their_own() {
 }
 
 #[test]
-fn e09_a_thousand_retries_in_one_moment_change_nothing() {
+fn e9_a_thousand_retries_in_one_moment_change_nothing() {
     let mut bench = Bench::full();
     let first = bench.broadcast(fixtures::bios_pxe(DISCOVER, MAC)).reply().yiaddr;
     for n in 0..1000 {
