@@ -24,7 +24,8 @@ leaves out is in docs/simulator.md. Needs no root.
 
   bootfabric lab sim --nodes 10000 --plot swarm.svg
   bootfabric lab sim --nodes 999 --racks 25 --oversubscription 4
-  bootfabric lab sim --nodes 200 --churn 20 --loss 0.1 --kill-origin")]
+  bootfabric lab sim --nodes 200 --churn 20 --loss 0.1 --kill-origin
+  bootfabric lab sim --nodes 200 --liars 5")]
 pub(crate) struct Args {
     /// Nodes that fetch, besides the origin
     #[arg(long, default_value_t = 1000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
@@ -71,6 +72,15 @@ pub(crate) struct Args {
     /// Milliseconds until neighbours find out that a node is gone
     #[arg(long, default_value_t = 1000, value_name = "MS")]
     notice: u64,
+    /// Nodes that put a wrong chunk into each answer, in per cent
+    #[arg(long, default_value_t = 0, value_name = "PERCENT", value_parser = clap::value_parser!(u32).range(0..=90))]
+    liars: u32,
+    /// Milliseconds until a node that starts takes part: it dials, shakes hands and fetches the index
+    #[arg(long, default_value_t = 350, value_name = "MS")]
+    start: u64,
+    /// Milliseconds that a request or message between two busy links waits in their queues
+    #[arg(long, default_value_t = 26, value_name = "MS")]
+    queue: u64,
     /// The origin dies as soon as every chunk has left it
     #[arg(long)]
     kill_origin: bool,
@@ -124,6 +134,8 @@ fn scenario(args: &Args) -> Scenario {
         headers: HEADERS,
         loss: Loss { segments: per_million(args.loss), resets: per_million(args.resets) },
         notice: args.notice.saturating_mul(1000),
+        start: args.start.saturating_mul(1000),
+        queue: args.queue.saturating_mul(1000),
         ..crowd
     };
     if args.racks > 1 {
@@ -139,6 +151,9 @@ fn scenario(args: &Args) -> Scenario {
     }
     if args.late > 0 {
         scenario = scenario.with_latecomers(args.late);
+    }
+    if args.liars > 0 {
+        scenario = scenario.with_liars(args.liars);
     }
     if args.kill_origin {
         scenario.faults.push(Fault::OriginDiesAfterFirstCopy);
@@ -162,6 +177,7 @@ fn details(args: &Args) -> String {
         percent(f64::from(args.churn), "crash and return"),
         percent(f64::from(args.leave), "leave"),
         percent(f64::from(args.late), "come late"),
+        percent(f64::from(args.liars), "lie"),
         args.kill_origin.then(|| "the origin dies after its first copy".to_owned()),
     ];
     parts.into_iter().flatten().map(|part| part + ", ").collect()

@@ -24,7 +24,7 @@ text{font:13px system-ui,-apple-system,'Segoe UI',sans-serif;fill:var(--dim)}\
 .one{stroke:var(--one);fill:none;stroke-width:2.4}.two{stroke:var(--two);fill:none;stroke-width:2.4}\
 .area{fill:var(--one);opacity:.12}.ideal{stroke:var(--dim);fill:none;stroke-width:1.2;stroke-dasharray:2 4}\
 .mark{stroke:var(--mark);stroke-width:1.6;stroke-dasharray:6 4}\
-text.one{fill:var(--one);stroke:none}text.two{fill:var(--two);stroke:none}text.mark{fill:var(--mark);stroke:none}\
+text.one{fill:var(--one);stroke:none}text.two{fill:var(--two);stroke:none}text.mark{fill:var(--mark);stroke:var(--page);stroke-width:4;stroke-dasharray:none;paint-order:stroke}\
 text.key{font-weight:600}";
 
 /// How a series is drawn.

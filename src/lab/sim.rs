@@ -30,8 +30,10 @@ pub struct Figures {
     pub racks: u32,
     /// The seed.
     pub seed: u64,
-    /// Seconds that one copy takes over the slowest link or uplink.
+    /// Seconds that one copy takes over the slowest link or uplink, S/B.
     pub bound: f64,
+    /// Seconds that no swarm can do it in: start, headers and rounds of doubling counted.
+    pub least: f64,
     /// Nodes that finished, and nodes that left for good.
     pub complete: usize,
     /// Nodes that died and stayed away.
@@ -40,6 +42,8 @@ pub struct Figures {
     pub last: f64,
     /// As part of the bound.
     pub stretch: f64,
+    /// As part of the least.
+    pub over_least: f64,
     /// For each percentage of the nodes, the time within which they were done, in bounds.
     pub percentiles: Vec<(u32, f64)>,
     /// Bytes that left the origin, messages and heads included, and as copies.
@@ -62,6 +66,12 @@ pub struct Figures {
     pub failures: u64,
     /// Peers banned, over all nodes.
     pub bans: u64,
+    /// Nodes that lie, and wrong chunks that they sent; nobody keeps one.
+    pub liars: u32,
+    /// The chunks.
+    pub offences: u64,
+    /// Bytes of them, and what had come of answers that were given up.
+    pub wasted_bytes: u64,
     /// Events of the simulation and the seconds that it took here.
     pub steps: u64,
     /// Seconds that the simulation took.
@@ -85,10 +95,12 @@ impl Figures {
             racks: scenario.racks.count.max(1),
             seed: scenario.seed,
             bound,
+            least: seconds(outcome.least),
             complete: outcome.complete(),
             lost: outcome.lost,
             last: stretch * bound,
             stretch,
+            over_least: outcome.over_least(),
             percentiles: PERCENTS.map(|percent| (percent, outcome.percentile(percent))).to_vec(),
             origin_bytes: outcome.sent.first().copied().unwrap_or(0),
             origin_copies: outcome.copies(),
@@ -100,6 +112,9 @@ impl Figures {
             requests: outcome.requests,
             failures: outcome.failures,
             bans: outcome.bans,
+            liars: outcome.liars,
+            offences: outcome.offences,
+            wasted_bytes: outcome.wasted,
             steps: outcome.steps,
             wall: wall.as_secs_f64(),
             progress: outcome
@@ -110,10 +125,10 @@ impl Figures {
         }
     }
 
-    /// Every node that is still there is complete.
+    /// Every honest node that is still there is complete.
     #[must_use]
     pub fn all_done(&self) -> bool {
-        self.complete + self.lost as usize >= self.nodes as usize
+        self.complete + (self.lost + self.liars) as usize >= self.nodes as usize
     }
 
     /// The figures as lines for people.
@@ -132,7 +147,13 @@ impl Figures {
         ));
         lines.push(String::new());
         let mut tell = |name: &str, words: String| lines.push(format!("{name:<24}{words}"));
-        tell("last node", format!("{:.1} s, {:.3} times one copy", self.last, self.stretch));
+        tell(
+            "last node",
+            format!(
+                "{:.1} s, {:.3} times one copy, {:.3} times the least possible",
+                self.last, self.stretch, self.over_least
+            ),
+        );
         let gone = if self.lost > 0 { format!(", {} gone for good", self.lost) } else { String::new() };
         tell("complete", format!("{} of {}{gone}", self.complete, self.nodes));
         let left = human_bytes(self.origin_bytes);
@@ -152,6 +173,16 @@ impl Figures {
         }
         let each = |count: u64| count / u64::from(self.nodes.max(1));
         tell("for each node", format!("{} messages, {} requests", each(self.messages), each(self.requests)));
+        if self.liars > 0 {
+            let wasted = human_bytes(self.wasted_bytes);
+            tell(
+                "liars",
+                format!(
+                    "{} nodes, {} wrong chunks, {wasted} thrown away, none of it kept",
+                    self.liars, self.offences
+                ),
+            );
+        }
         if self.failures + self.bans > 0 {
             tell("failed requests", format!("{}, {} peers banned", self.failures, self.bans));
         }

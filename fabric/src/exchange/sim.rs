@@ -9,8 +9,9 @@
 //! | `scenario`, `outcome` | what is simulated, what came of it: plain data |
 //! | `topology` | who is whose neighbour, and where |
 //! | `net`, `loss` | links, uplinks of racks, flows; what a lossy link does to them |
-//! | `queue`, `node`, `swarm` | the order of events, a node, all of them |
+//! | `queue`, `node`, `swarm`, `answers` | the order of events, a node, all of them, what they ask of each other |
 
+mod answers;
 mod loss;
 mod net;
 mod node;

@@ -195,10 +195,12 @@ impl Blob {
                 if let Some(fetch) = &mut self.fetch {
                     fetch.missing.remove(cell);
                 }
-                // In a rack, what came from another is as rare as what came from the seeder.
-                let near = self.imports.as_ref().map(|imports| imports.near(cell).saturating_add(1));
-                let holders = near.or_else(|| self.holders.get(cell as usize).copied());
-                gained(&mut self.announcer, cell, holders.unwrap_or(0));
+                // Where there are other racks, those of our own count, and one for all the others.
+                let near = self.imports.as_ref().map(|imports| imports.near(cell));
+                let counted = near.map(|near| if near == 0 { 0 } else { near.saturating_add(1) });
+                let holders =
+                    counted.or_else(|| self.holders.get(cell as usize).copied().map(|all| all.max(1)));
+                gained(&mut self.announcer, cell, holders.unwrap_or(1));
             }
         }
     }

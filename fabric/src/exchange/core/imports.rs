@@ -224,7 +224,7 @@ impl Blob {
         let far = self.is_far(slot);
         if let Some(imports) = &mut self.imports {
             imports.under_way -= u32::from(far && imports.under_way > 0);
-            cells.for_each(|cell| imports.changed.push(cell));
+            imports.changed.extend(cells.filter(|&cell| far || !self.cells.has(cell)));
         }
     }
 }

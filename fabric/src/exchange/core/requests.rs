@@ -48,14 +48,20 @@ impl Core {
 
     /// Request `id` is over. What it brought has been reported with [`Core::stored`] before.
     pub fn finished(&mut self, now: Time, id: RequestId, result: Result<(), Failure>) {
-        let Some(flight) = self.land(id) else { return self.complete_fetches(now) };
+        let held_up = self.held_up(id);
+        let Some(flight) = self.land(id) else {
+            self.end_fetches(now);
+            return self.schedule(now);
+        };
+        let whole = result.is_ok();
         match result {
             Ok(()) => self.delivered(now, &flight),
             Err(failure) => self.failed(now, id, &flight, failure),
         }
+        let mut again = false;
         if let Some(blob) = self.blobs.get_mut(&flight.blob) {
             // What it did not bring can be asked of anybody again.
-            let again = blob
+            again = blob
                 .fetch
                 .as_ref()
                 .is_some_and(|fetch| flight.cells.clone().any(|cell| fetch.missing.has(cell)));
@@ -63,15 +69,26 @@ impl Core {
                 blob.views.values_mut().for_each(|view| view.exhausted = false);
             }
         }
-        self.cancel_losers(&flight);
-        self.complete_fetches(now);
+        let raced = self.cancel_losers(&flight);
+        let ended = self.end_fetches(now);
+        if whole && !held_up && !again && !raced && !ended {
+            self.schedule_one(now, flight.blob, flight.slot);
+        } else {
+            self.schedule(now);
+        }
     }
 
-    /// Ends the fetches that have everything, then asks where there is room.
-    fn complete_fetches(&mut self, now: Time) {
+    /// Whether so much is under way, request `id` included, that somebody with room may not have been asked.
+    fn held_up(&self, id: RequestId) -> bool {
+        let blob = self.flights.get(&id).and_then(|flight| self.blobs.get(&flight.blob));
+        blob.is_none_or(|blob| self.in_flight >= self.budget(blob.cell_bytes()))
+    }
+
+    /// Ends the fetches that have everything; true if there was one.
+    fn end_fetches(&mut self, now: Time) -> bool {
         let whole = |id: &&BlobId| self.blobs.get(id).is_some_and(super::blob::Blob::complete);
         let complete: Vec<BlobId> = self.fetches.values().filter(whole).copied().collect();
-        for id in complete {
+        for &id in &complete {
             self.drop_flights_for(id);
             self.fetches.retain(|_, other| *other != id);
             if let Some(blob) = self.blobs.get_mut(&id) {
@@ -80,7 +97,7 @@ impl Core {
             self.event(ExchangeEvent::BlobComplete { blob: id });
             self.spread(now, id);
         }
-        self.schedule(now);
+        !complete.is_empty()
     }
 
     fn delivered(&mut self, now: Time, flight: &Flight) {
@@ -165,21 +182,22 @@ impl Core {
         Some(flight)
     }
 
-    /// Gives up what else was asked for the same cells, where nothing of them is missing any more.
-    fn cancel_losers(&mut self, won: &Flight) {
-        let Some(fetch) = self.blobs.get(&won.blob).and_then(|blob| blob.fetch.as_ref()) else { return };
+    /// Gives up what else was asked for the same cells, where nothing of them is missing any more; true if there may be such.
+    fn cancel_losers(&mut self, won: &Flight) -> bool {
+        let fetch = self.blobs.get(&won.blob).and_then(|blob| blob.fetch.as_ref());
+        let Some(fetch) = fetch.filter(|fetch| won.cells.clone().any(|cell| fetch.busy.has(cell))) else {
+            return false;
+        };
         let settled = |flight: &Flight| {
             flight.blob == won.blob
                 && flight.cells.start < won.cells.end
                 && won.cells.start < flight.cells.end
                 && !flight.cells.clone().any(|cell| fetch.missing.has(cell))
         };
-        if !won.cells.clone().any(|cell| fetch.busy.has(cell)) {
-            return;
-        }
         let losers: Vec<RequestId> =
             self.flights.iter().filter(|(_, flight)| settled(flight)).map(|(&id, _)| id).collect();
         self.cancel(losers);
+        true
     }
 
     /// Gives up everything asked of `slot`.

@@ -88,7 +88,8 @@ impl Core {
     }
 
     /// As [`Core::schedule`], when nothing has changed since but what `slot` says about blob `id`, of which it gives as
-    /// before: everybody else has been asked for all that may be. A message costs no look at each neighbour.
+    /// before, or that it has answered: everybody else has been asked for all that may be. Neither costs a look at each
+    /// neighbour.
     pub(super) fn schedule_one(&mut self, now: Time, id: BlobId, slot: Slot) {
         let Some(blob) = self.blobs.get(&id) else { return };
         let shifted = blob.fetch.as_ref().is_some_and(|fetch| fetch.behind != behind(blob));
@@ -177,7 +178,7 @@ impl Core {
     }
 
     /// Bytes that may be under way now.
-    fn budget(&self, cell: u64) -> u64 {
+    pub(super) fn budget(&self, cell: u64) -> u64 {
         let worth = self.rate.per_second().map_or(0, |rate| rate.saturating_mul(HORIZON) / SECOND);
         worth.max(cell.saturating_mul(MIN_CELLS)).min(MAX_IN_FLIGHT)
     }

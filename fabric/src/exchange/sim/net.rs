@@ -19,10 +19,11 @@ pub(super) type NodeIndex = u32;
 /// Names a flow.
 type FlowIndex = u32;
 
-/// An answer on its way: the request's number and the bytes still to send and to deliver.
+/// An answer on its way: the request's number, its bytes, and those still to send and to deliver.
 #[derive(Debug, Clone, Copy)]
 struct Answer {
     id: u64,
+    bytes: u64,
     unsent: u64,
     undelivered: u64,
     /// The connection breaks when what is left has arrived.
@@ -105,12 +106,14 @@ pub(super) struct Plan {
     pub(super) latency: u64,
     /// Bytes of headers for each [`SEGMENT`] of payload.
     pub(super) headers: u64,
+    /// Microseconds that something small waits in the two ports between busy nodes.
+    pub(super) queue: u64,
     /// Bytes served at a time.
     pub(super) quantum: u64,
 }
 
 /// Payload of a TCP segment on Ethernet, with timestamps.
-const SEGMENT: u64 = 1448;
+pub(super) const SEGMENT: u64 = 1448;
 
 /// All links and flows.
 #[derive(Debug)]
@@ -191,8 +194,16 @@ impl Net {
         flows.get(place).map(|flow| flow.1)
     }
 
-    /// A small message leaves `from` now: when `to` has it, `control` microseconds of queues and wake-ups included. It
-    /// passes at once; its bytes hold up what is sent next. `None` if there is no flow between them.
+    /// Microseconds that something small waits in the ports between `from` and `to`: half of the plan's for each of the two that
+    /// is busy.
+    pub(super) fn queueing(&self, now: u64, from: NodeIndex, to: NodeIndex) -> u64 {
+        let sends = self.links.get(from as usize).is_some_and(|link| link.up_busy);
+        let receives = self.links.get(to as usize).is_some_and(|link| link.down_free > now);
+        self.plan.queue / 2 * (u64::from(sends) + u64::from(receives))
+    }
+
+    /// A small message leaves `from` now: when `to` has it, `control` microseconds of batching and wake-ups included. Its bytes
+    /// hold up what is sent next. `None` if there is no flow between them.
     pub(super) fn message(
         &mut self,
         now: u64,
@@ -203,6 +214,7 @@ impl Net {
     ) -> Option<u64> {
         let bytes = self.on_wire(bytes);
         let index = self.flow(from, to)?;
+        let queueing = self.queueing(now, from, to);
         let link = self.links.get_mut(from as usize)?;
         link.up_debt += bytes;
         link.sent += bytes;
@@ -220,7 +232,7 @@ impl Net {
                 uplink.heard += bytes;
             }
         }
-        let at = now + self.plan.latency + control + self.losses.message();
+        let at = now + self.plan.latency + control + queueing + self.losses.message();
         flow.messages_clear = flow.messages_clear.max(at);
         Some(flow.messages_clear)
     }
@@ -233,16 +245,18 @@ impl Net {
             Fate::Breaks(part) => ((bytes * u64::from(part) / 256).max(1), true),
         };
         if let Some(flow) = self.flows.get_mut(index as usize) {
-            flow.answers.push_back(Answer { id, unsent: bytes, undelivered: bytes, breaks });
+            flow.answers.push_back(Answer { id, bytes, unsent: bytes, undelivered: bytes, breaks });
         }
         self.wake(now, index);
     }
 
-    /// `to` gives request `id` up; what is on the way still comes.
-    pub(super) fn cancel(&mut self, from: NodeIndex, to: NodeIndex, id: u64) {
-        if let Some(flow) = self.flow(from, to).and_then(|index| self.flows.get_mut(index as usize)) {
-            flow.answers.retain(|answer| answer.id != id);
-        }
+    /// `to` gives request `id` up: how many bytes of it had come. What is on the way still comes.
+    pub(super) fn cancel(&mut self, from: NodeIndex, to: NodeIndex, id: u64) -> u64 {
+        let Some(flow) = self.flow(from, to).and_then(|index| self.flows.get_mut(index as usize)) else {
+            return 0;
+        };
+        let Some(place) = flow.answers.iter().position(|answer| answer.id == id) else { return 0 };
+        flow.answers.remove(place).map_or(0, |answer| answer.bytes - answer.undelivered)
     }
 
     /// `node` neither sends nor receives any more.

@@ -42,12 +42,20 @@ pub struct Outcome {
     pub failures: u64,
     /// Peers banned, over all nodes.
     pub bans: u64,
+    /// Nodes that lie; they are in none of the times.
+    pub liars: u32,
+    /// Wrong chunks that liars sent.
+    pub offences: u64,
+    /// Bytes that came and were thrown away: those chunks, and what had come of answers that were given up.
+    pub wasted: u64,
     /// Things that happened in the simulation.
     pub steps: u64,
     /// How far the swarm was, some two hundred times for the time of one copy.
     pub progress: Vec<Sample>,
-    /// The least time in which every node can have its copy, in microseconds.
+    /// The time of one copy: [`Scenario::bound`](super::Scenario::bound), in microseconds.
     pub bound: u64,
+    /// The least time in which every node can have its copy: [`Scenario::least`](super::Scenario::least), in microseconds.
+    pub least: u64,
     /// Bytes of the blob.
     pub size: u64,
 }
@@ -65,6 +73,12 @@ impl Outcome {
     #[must_use]
     pub fn last(&self) -> f64 {
         self.times.iter().flatten().max().map_or(0.0, |&last| last as f64 / self.bound as f64)
+    }
+
+    /// Time of the last node that finished divided by the least possible.
+    #[must_use]
+    pub fn over_least(&self) -> f64 {
+        self.last() * self.bound as f64 / self.least.max(1) as f64
     }
 
     /// Nodes that finished.

@@ -3,6 +3,7 @@
 use super::super::core::Time;
 use super::super::core::rng::Rng;
 use super::loss::Loss;
+use super::net::SEGMENT;
 use super::outcome::{Outcome, Sample};
 use super::swarm::Swarm;
 
@@ -25,8 +26,12 @@ pub struct Scenario {
     pub racks: Racks,
     /// Microseconds that a byte travels.
     pub latency: u64,
-    /// Microseconds more that a control message takes: queues, batching, wake-ups.
+    /// Microseconds more that a control message takes: batching, wake-ups.
     pub control: u64,
+    /// Microseconds from a node's start until it takes part: it dials, shakes hands, fetches the index. Part of every node's time.
+    pub start: u64,
+    /// Microseconds that a request or a message from a busy sender to a busy receiver waits behind what is queued in their ports.
+    pub queue: u64,
     /// Bytes of headers for each TCP segment of 1448; 66 is what Ethernet, IP and TCP take.
     pub headers: u32,
     /// What links lose.
@@ -77,7 +82,7 @@ pub enum Fault {
         /// Microseconds until it joins again.
         down: u64,
     },
-    /// Node `node` answers every request with damaged bytes.
+    /// One chunk of each answer of node `node` is wrong.
     Lies {
         /// Which.
         node: u32,
@@ -98,6 +103,8 @@ impl Scenario {
             racks: Racks::default(),
             latency: 200,
             control: 3_000,
+            start: 0,
+            queue: 0,
             headers: 0,
             loss: Loss::default(),
             notice: 0,
@@ -148,13 +155,38 @@ impl Scenario {
         self
     }
 
-    /// The least time in which every node can have its copy, in microseconds, whoever asks whom: no link carries a copy faster, and
-    /// no rack's uplink.
+    /// Another `percent` of the nodes lie.
+    #[must_use]
+    pub fn with_liars(mut self, percent: u32) -> Self {
+        let mut rng = Rng::new(self.seed ^ 0x11e5 << 32);
+        let mut nodes: Vec<u32> = (1..=self.nodes).collect();
+        rng.shuffle(&mut nodes);
+        nodes.truncate((u64::from(self.nodes) * u64::from(percent.min(100)) / 100) as usize);
+        self.faults.extend(nodes.into_iter().map(|node| Fault::Lies { node }));
+        self
+    }
+
+    /// The time in which the slowest link or uplink carries one copy of the blob and nothing else, S/B, in microseconds.
     #[must_use]
     pub fn bound(&self) -> u64 {
-        let slowest_link = self.rate - self.rate * u64::from(self.spread.min(90)) / 100;
-        let slowest = if self.racks.count > 1 { slowest_link.min(self.racks.uplink) } else { slowest_link };
-        self.size.saturating_mul(1_000_000) / slowest.max(1)
+        self.size.saturating_mul(1_000_000) / self.slowest()
+    }
+
+    /// The least time in which every node can have its copy, in microseconds, whoever asks whom, for a blob of `pieces`: the start,
+    /// then S/B with headers, and as many pieces more as it takes rounds of doubling to reach all (Mundinger, Weber, Weiss,
+    /// J. Sched. 2008).
+    #[must_use]
+    pub fn least(&self, pieces: u32) -> u64 {
+        let wire = self.size + self.size * u64::from(self.headers) / SEGMENT;
+        let copy = wire.saturating_mul(1_000_000) / self.slowest();
+        self.start + copy + copy * u64::from(self.nodes.max(1).ilog2()) / u64::from(pieces.max(1))
+    }
+
+    /// Bytes per second of the slowest link or uplink.
+    fn slowest(&self) -> u64 {
+        let link = self.rate - self.rate * u64::from(self.spread.min(90)) / 100;
+        let slowest = if self.racks.count > 1 { link.min(self.racks.uplink) } else { link };
+        slowest.max(1)
     }
 
     /// Runs it.

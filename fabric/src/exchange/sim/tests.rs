@@ -82,3 +82,35 @@ fn a_seed_replays() {
     let scenario = Scenario { degree: 8, ..Scenario::flash_crowd(30, S / 16, B50) };
     assert_eq!(scenario.run(), scenario.run());
 }
+
+#[test]
+fn five_per_cent_of_liars_waste_a_chunk_for_each_offence_and_a_tenth_of_the_time_at_most() {
+    let honest = Scenario { degree: 16, ..Scenario::flash_crowd(60, S / 2, B50) };
+    let (before, outcome) = (honest.run(), honest.clone().with_liars(5).run());
+    assert_eq!((outcome.liars, outcome.complete()), (3, 57));
+    let (without, with) = (before.last(), outcome.last());
+    assert!(with <= 1.1 * without, "{with:.3} with liars, {without:.3} without");
+    // The first wrong chunk of a liar is its last.
+    assert!(outcome.offences > 0);
+    assert_eq!((outcome.offences, outcome.failures), (outcome.bans, outcome.bans));
+}
+
+#[test]
+fn each_rack_imports_about_one_copy() {
+    let scenario = Scenario { degree: 36, ..Scenario::flash_crowd(99, S / 4, B50) }.in_racks(5, 4);
+    let outcome = scenario.run();
+    let imports = outcome.imports();
+    let (most, mean) = (imports.iter().copied().fold(0.0, f64::max), imports.iter().sum::<f64>() / 5.0);
+    assert!(mean <= 1.0 && most <= 1.1, "{mean:.3} copies on average, {most:.3} at most");
+    let last = outcome.last();
+    assert!(last <= 1.4, "{last:.3}");
+}
+
+/// With what was measured on shaped links: see `docs/simulator.md`.
+#[test]
+fn the_model_predicts_sixteen_real_nodes() {
+    const REAL: f64 = 1.15;
+    let crowd = Scenario::flash_crowd(16, S, B50);
+    let stretch = Scenario { headers: 66, start: 350_000, queue: 26_000, ..crowd }.run().last();
+    assert!((stretch / REAL - 1.0).abs() <= 0.05, "{stretch:.3}, and {REAL:.3} in reality");
+}

@@ -1,6 +1,6 @@
 //! Who is a neighbour of whom, and who stands where.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::core::rng::Rng;
 use super::Scenario;
@@ -40,7 +40,8 @@ pub(super) fn neighbours(scenario: &Scenario, racks: &[u32], rng: &mut Rng) -> V
     neighbours
 }
 
-/// Everybody with everybody, or the union of `degree / 2` random rings, so that nobody hangs on by a thread.
+/// Everybody with everybody, or `degree` neighbours for each node at least: the union of `degree / 2` random rings, and random
+/// ones for those that the rings gave fewer because some coincide. A node does not stop dialling before it has as many either.
 fn mesh(nodes: &[NodeIndex], degree: u32, rng: &mut Rng, edges: &mut BTreeSet<(NodeIndex, NodeIndex)>) {
     if degree as usize + 1 >= nodes.len() {
         for (place, &one) in nodes.iter().enumerate() {
@@ -53,6 +54,32 @@ fn mesh(nodes: &[NodeIndex], degree: u32, rng: &mut Rng, edges: &mut BTreeSet<(N
         ring.sort_unstable();
         let next = ring.iter().cycle().skip(1);
         edges.extend(ring.iter().zip(next).map(|(&(_, a), &(_, b))| (a.min(b), a.max(b))));
+    }
+    top_up(nodes, degree, rng, edges);
+}
+
+/// Gives each of `nodes` that has fewer than `degree` of the others for neighbours as many.
+fn top_up(nodes: &[NodeIndex], degree: u32, rng: &mut Rng, edges: &mut BTreeSet<(NodeIndex, NodeIndex)>) {
+    let mut degrees: BTreeMap<NodeIndex, u32> = nodes.iter().map(|&node| (node, 0)).collect();
+    let mut count = |node: NodeIndex| {
+        if let Some(count) = degrees.get_mut(&node) {
+            *count += 1;
+        }
+    };
+    for &(one, other) in edges.iter() {
+        count(one);
+        count(other);
+    }
+    for &node in nodes {
+        while degrees.get(&node).is_some_and(|&count| count < degree) {
+            let place = usize::try_from(rng.within(nodes.len() as u64)).unwrap_or(0);
+            let Some(&other) = nodes.get(place).filter(|&&other| other != node) else { continue };
+            if edges.insert((node.min(other), node.max(other))) {
+                for end in [node, other] {
+                    degrees.entry(end).and_modify(|count| *count += 1);
+                }
+            }
+        }
     }
 }
 
@@ -90,7 +117,14 @@ mod tests {
         for (node, others) in neighbours.iter().enumerate() {
             let near = others.iter().filter(|&&other| racks[other as usize] == racks[node]).count();
             assert_eq!(near, 9, "of node {node}");
-            assert!((5..=10).contains(&(others.len() - near)), "{} far ones of {node}", others.len() - near);
+            assert!((5..=16).contains(&(others.len() - near)), "{} far ones of {node}", others.len() - near);
         }
+    }
+
+    #[test]
+    fn nobody_has_fewer_neighbours_than_asked_for() {
+        let scenario = Scenario { degree: 16, ..Scenario::flash_crowd(60, 1 << 20, 1 << 20) };
+        let neighbours = neighbours(&scenario, &racks(&scenario), &mut Rng::new(1));
+        assert!(neighbours.iter().all(|others| (16..=24).contains(&others.len())), "{neighbours:?}");
     }
 }
