@@ -528,9 +528,19 @@ fn real_clients_get_renew_and_release_their_addresses() -> anyhow::Result<()> {
     let mut command = host.command("busybox");
     let udhcpc =
         host.spawn("udhcpc", command.args(["udhcpc", "-f", "-R", "-i", "eth0", "-s"]).arg(&script))?;
-    wait(&host, DhcpKind::Ack, 1)?;
-    udhcpc.signal(nix::sys::signal::Signal::SIGUSR1)?;
-    wait(&host, DhcpKind::Ack, 2)?;
+    let obtained =
+        || std::fs::read_to_string(udhcpc.log_path()).unwrap_or_default().matches(" obtained ").count();
+    wait_until("udhcpc has its lease", PATIENCE, || (obtained() == 1).then_some(()))?;
+    // Told to renew while it still sets its address, it does not listen.
+    let mut told = None;
+    wait_until("udhcpc renews", PATIENCE, || {
+        if told.is_none_or(|at: Instant| at.elapsed() > RETRY) {
+            udhcpc.signal(nix::sys::signal::Signal::SIGUSR1).ok()?;
+            told = Some(Instant::now());
+        }
+        (obtained() >= 2).then_some(())
+    })?;
+    assert!(count(&host, DhcpKind::Ack) >= 2);
     udhcpc.terminate()?;
     wait(&host, DhcpKind::Release, 1)?;
 
