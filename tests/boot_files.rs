@@ -343,6 +343,7 @@ fn boot(
             "503" if query.is_empty() => query = "?wait=25",
             "503" => {
                 pause = (pause * 2).clamp(1, 8);
+                // The script's own pause, part of what is tested: the server must keep the link busy meanwhile.
                 std::thread::sleep(Duration::from_secs(pause));
             }
             other => bail!("status {other}"),

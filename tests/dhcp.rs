@@ -460,11 +460,11 @@ fn a_site_server_that_comes_later_is_yielded_to() -> anyhow::Result<()> {
 }
 
 #[test]
-fn the_first_offer_comes_within_a_second_of_up() -> anyhow::Result<()> {
+fn who_asks_while_a_node_starts_gets_an_offer() -> anyhow::Result<()> {
     let Some(link) = Link::new("first")? else { return Ok(()) };
     let node = link.start("node", 1, &link.make_home("first", POOL)?, &[])?;
     let farm = Farm::new(&link.host("clients", CLIENTS)?)?;
-    // Asked at once, answered when the node has listened; a benchmark tells the time, this only that it is not forgotten.
+    // Asked at once, answered when the node has listened for other servers.
     farm.discover(1)?;
     let offer = farm.next(Instant::now() + PATIENCE).context("no offer")?;
     assert_eq!(offer.server_id(), Some(node.address));

@@ -115,7 +115,10 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     if figures.all_done() {
         Ok(())
     } else {
-        bail!("not every node was done when the simulated time was over")
+        bail!(
+            "not every node was done when the simulated time was over: fewer of them must crash, leave or lie, or --degree must \
+             be larger"
+        )
     }
 }
 

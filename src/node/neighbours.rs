@@ -160,6 +160,24 @@ pub(crate) fn of_peer(event: ExchangeEvent, address: impl Fn(NodeId) -> String) 
             }
             Some(Event::PeerRoute { node: peer.to_string(), address, route, why })
         }
+        ExchangeEvent::RequestFailed { peer, why, .. } => {
+            Some(Event::RequestFailed { node: peer.to_string(), why })
+        }
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fabric::id::{BlobId, Hash};
+
+    use super::*;
+
+    #[test]
+    fn a_failed_request_is_told() {
+        let (blob, peer) = (BlobId(Hash::of(b"blob")), NodeId(Hash::of(b"node")));
+        let failed = ExchangeEvent::RequestFailed { blob, peer, why: "it is busy".into() };
+        let told = of_peer(failed, |_| String::new());
+        assert_eq!(told, Some(Event::RequestFailed { node: peer.to_string(), why: "it is busy".into() }));
     }
 }

@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::Child;
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
 use netlab::{Cidr, Host, HostSpec, Lab, LinkShape};
@@ -13,6 +13,8 @@ use crate::measure::{Usage, median, spread, start, usage, write_noise};
 
 /// A crowd that is not done by then has a fault.
 const DEADLINE: Duration = Duration::from_secs(300);
+/// How often the wire is looked at where logs are kept.
+const SAMPLE: Duration = Duration::from_millis(100);
 
 /// When who starts and ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,24 +111,7 @@ fn run(crowd: &Crowd) -> Run {
         }
     });
     let before = hosts[0].port().counters().unwrap().from_node.bytes;
-    if let Some(keep) = keep.clone() {
-        let hosts = hosts.clone();
-        std::thread::spawn(move || {
-            let mut out = std::fs::File::create(keep.join("wire")).unwrap();
-            let begun = Instant::now();
-            for _ in 0..140 {
-                std::thread::sleep(Duration::from_millis(100));
-                let all: Vec<String> = hosts
-                    .iter()
-                    .map(|h| {
-                        let Ok(c) = h.port().counters() else { return String::new() };
-                        format!("{}/{}", c.from_node.bytes, c.to_node.bytes)
-                    })
-                    .collect();
-                writeln!(out, "{} {}", begun.elapsed().as_millis(), all.join(" ")).unwrap();
-            }
-        });
-    }
+    let sampling = keep.as_deref().map(|keep| sample(hosts.clone(), &keep.join("wire")));
     let join = |number: usize| {
         let output = files.path().join(format!("out{number}"));
         let mut command = hosts[number].command(program());
@@ -175,6 +160,7 @@ fn run(crowd: &Crowd) -> Run {
         seeder_usage = usage(seeder.id());
     }
     let after = hosts[0].port().counters().unwrap().from_node.bytes;
+    drop(sampling);
     let used: Vec<Usage> = nodes.iter().map(|node| usage(node.child.id())).collect();
     let cpu = used.iter().map(|usage| usage.cpu).sum::<f64>() + seeder_usage.cpu;
     let memory = nodes.iter().map(|node| node.memory).chain([seeder_usage.anonymous_mib]).fold(0.0, f64::max);
@@ -206,6 +192,25 @@ fn run(crowd: &Crowd) -> Run {
     }
     eprintln!("  {run:?}");
     run
+}
+
+/// Writes down ten times a second what each host has sent and received (`MILLISECONDS SENT/RECEIVED …`, in bytes), until the
+/// sender that is returned is dropped.
+fn sample(hosts: Vec<Host>, file: &Path) -> Sender<()> {
+    let mut file = std::fs::File::create(file).unwrap();
+    let (running, over) = channel::<()>();
+    let begun = Instant::now();
+    std::thread::spawn(move || {
+        while over.recv_timeout(SAMPLE) == Err(RecvTimeoutError::Timeout) {
+            let of = |host: &Host| {
+                let counters = host.port().counters().unwrap();
+                format!(" {}/{}", counters.from_node.bytes, counters.to_node.bytes)
+            };
+            let bytes: String = hosts.iter().map(of).collect();
+            writeln!(file, "{}{bytes}", begun.elapsed().as_millis()).unwrap();
+        }
+    });
+    running
 }
 
 /// Asks a process to end, as a person would.

@@ -31,7 +31,7 @@ use super::time::Time;
 
 use site::Site;
 use solicit::Booting;
-use standby::{Hints, Standby};
+use standby::{Hints, Server, Standby};
 use sweep::Sweep;
 
 pub use site::LISTEN_TIME;
@@ -218,12 +218,16 @@ impl Core {
             return;
         }
         let rank = self.rank(&request);
+        let answered = self.hints.answered_just_now(self.now, &request, self.settings.config.step);
         if rank == 0 {
+            // Too busy to be first, this node finds that another one stood in for it. A server that is no node is no reason to
+            // be silent.
+            if answered == Some(Server::Node) && request.packet.message_type == MessageType::Discover {
+                return;
+            }
             let plan = self.decide(&request);
             self.act(&request, &plan, false);
-        } else if !self.hints.answered_just_now(self.now, &request, self.settings.config.step)
-            && self.standby.add(self.now + self.standby_delay(rank), request)
-        {
+        } else if answered.is_none() && self.standby.add(self.now + self.standby_delay(rank), request) {
             self.counters.dropped_standbys += 1;
         }
     }

@@ -109,7 +109,8 @@ fn each_rack_imports_about_one_copy() {
 /// With what was measured on shaped links: see `docs/simulator.md`.
 #[test]
 fn the_model_predicts_sixteen_real_nodes() {
-    const REAL: f64 = 1.15;
+    // The median of seven runs: fabric/README.md.
+    const REAL: f64 = 1.16;
     let crowd = Scenario::flash_crowd(16, S, B50);
     let stretch = Scenario { headers: 66, start: 350_000, queue: 26_000, ..crowd }.run().last();
     assert!((stretch / REAL - 1.0).abs() <= 0.05, "{stretch:.3}, and {REAL:.3} in reality");

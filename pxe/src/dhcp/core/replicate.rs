@@ -12,6 +12,7 @@ use super::super::packet::{BOOT_REPLY, MessageType, Packet, code};
 use super::super::rank::{Leaders, MemberId};
 use super::super::table::Merge;
 use super::super::time::Time;
+use super::standby::Server;
 use super::{Core, MAX_BATCH, MAX_MEMBERS, MEMBER_GRACE, Output};
 
 impl Core {
@@ -180,7 +181,12 @@ impl Core {
             self.standby.cancel(&key, packet.xid);
             let who = Who { key, id: packet.option(code::CLIENT_ID) };
             let told = named.filter(|&address| self.settings.allows(&who, address));
-            self.hints.add(self.now, key, packet.xid, told, told_lifetime(packet));
+            let by = if server.is_some_and(|server| self.is_node(server)) {
+                Server::Node
+            } else {
+                Server::Unknown
+            };
+            self.hints.add(self.now, key, packet.xid, by, told, told_lifetime(packet));
         }
         if let Some(server) = server.filter(|_| named.is_some()) {
             self.suspect(server, None);

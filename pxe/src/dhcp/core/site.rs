@@ -166,13 +166,18 @@ impl Core {
         true
     }
 
+    /// Whether another node of this fabric has this address.
+    pub(super) fn is_node(&self, server: Ipv4Addr) -> bool {
+        self.table.at(server).any(|lease| lease.state == LeaseState::Member)
+    }
+
     /// A client deals with a server that may be none of this fabric.
     pub(super) fn suspect(&mut self, server: Ipv4Addr, client: Option<ClientKey>) {
-        let node = self.table.at(server).any(|lease| lease.state == LeaseState::Member);
-        if node || server == self.settings.config.server {
+        if self.is_node(server) || server == self.settings.config.server {
             return;
         }
-        let why = "it is no node of this fabric: two servers on one link contradict each other";
+        let why = "it is no node of this fabric, and two servers on one link contradict each other: stop it, or let this fabric's nodes be \
+                   proxies";
         self.report(server, Stage::OtherServer, why);
         if self.settings.config.mode != Mode::Auto || self.acting() != Mode::Full {
             return;
@@ -192,7 +197,7 @@ impl Core {
     }
 
     fn note_fabric(&mut self, server: Ipv4Addr) {
-        let why = "it belongs to another fabric on this link: let one of the two take strangers only";
+        let why = "it belongs to another fabric on this link: let the nodes of one of the two answer no DHCP, or part the links";
         self.report(server, Stage::OtherFabric, why);
         if let Some(other) = self.site.others.get_mut(&server) {
             other.fabric = true;

@@ -65,10 +65,19 @@ impl Standby {
     }
 }
 
+/// Whose a reply seen on the link is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Server {
+    /// A node of this fabric, as far as its lease records tell.
+    Node,
+    Unknown,
+}
+
 /// A reply of another server, seen on the link.
 #[derive(Debug, Clone, Copy)]
 struct Hint {
     xid: u32,
+    server: Server,
     address: Option<Ipv4Addr>,
     seen: Time,
     until: Time,
@@ -90,6 +99,7 @@ impl Hints {
         now: Time,
         key: ClientKey,
         xid: u32,
+        server: Server,
         address: Option<Ipv4Addr>,
         life: Duration,
     ) {
@@ -104,7 +114,7 @@ impl Hints {
         if let Some(address) = address {
             self.by_address.insert(address, key);
         }
-        self.by_client.insert(key, Hint { xid, address, seen: now, until });
+        self.by_client.insert(key, Hint { xid, server, address, seen: now, until });
     }
 
     fn remove(&mut self, key: &ClientKey) {
@@ -143,10 +153,9 @@ impl Hints {
             .is_some_and(|other| other != key && self.address_of(now, other) == Some(address))
     }
 
-    /// Whether the answer to this very packet was seen before the packet: the two come through different sockets.
-    pub(super) fn answered_just_now(&self, now: Time, request: &Request, within: Duration) -> bool {
-        self.by_client
-            .get(&request.key())
-            .is_some_and(|hint| hint.xid == request.packet.xid && now.since(hint.seen) < within)
+    /// Who answered this very packet, if the answer was seen before the packet: the two come through different sockets.
+    pub(super) fn answered_just_now(&self, now: Time, request: &Request, within: Duration) -> Option<Server> {
+        let hint = self.by_client.get(&request.key())?;
+        (hint.xid == request.packet.xid && now.since(hint.seen) < within).then_some(hint.server)
     }
 }

@@ -64,18 +64,26 @@ impl Task {
         Self { core, interface, endpoints, commands, records, events, start, deadline, backlog, buffer }
     }
 
+    /// A task that is late finds questions, answers of others and its own deadlines all at once: the answers go first, so that
+    /// what others have answered is left at that.
     pub(super) async fn run(mut self, cancel: CancellationToken) {
         self.carry_out();
         loop {
             match self.wait(&cancel).await {
                 Wake::Stop | Wake::Command(None) => return,
                 Wake::Command(Some(command)) => self.command(command),
-                Wake::Server(ready) => self.read_server(ready, false),
+                Wake::Server(ready) => {
+                    self.read_replies(Ok(()));
+                    self.read_server(ready, false);
+                }
                 Wake::Boot(ready) => self.read_server(ready, true),
                 Wake::Replies(ready) => self.read_replies(ready),
                 Wake::Solicitations(ready) => self.read_solicitations(ready),
                 Wake::Arp(ready) => self.read_arp(ready),
-                Wake::Timer => self.core.handle_timeout(self.now()),
+                Wake::Timer => {
+                    self.read_replies(Ok(()));
+                    self.core.handle_timeout(self.now());
+                }
                 Wake::Room => self.backlog = false,
             }
             self.carry_out();

@@ -91,6 +91,22 @@ fn an_answer_seen_before_its_question_counts() {
 }
 
 #[test]
+fn who_is_first_but_late_leaves_it_at_a_nodes_answer() {
+    let mut bench = three();
+    let mac = mac_of_rank(0);
+    let late = |bench: &mut Bench| {
+        bench.core.observe_reply(bench.now, &offer_of_two(mac, 188)).unwrap();
+        bench.broadcast(fixtures::bios_ipxe(DISCOVER, mac))
+    };
+    assert_eq!(late(&mut bench).sent.len(), 1, "whoever answers there is no node");
+    bench.merge(&[record([2, 0, 0, 0, 8, 2], 2, LeaseState::Member, 9, 2)]);
+    assert!(late(&mut bench).is_silent());
+    // It asks again, with the same transaction: the answer was lost.
+    bench.wait(STEP);
+    assert_eq!(bench.broadcast(fixtures::bios_ipxe(DISCOVER, mac)).sent.len(), 1);
+}
+
+#[test]
 fn a_record_of_the_answer_ends_the_wait_as_well() {
     let mut bench = three();
     let mac = mac_of_rank(1);
