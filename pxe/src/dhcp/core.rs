@@ -218,7 +218,7 @@ impl Core {
             return;
         }
         let rank = self.rank(&request);
-        let answered = self.hints.answered_just_now(self.now, &request, self.settings.config.step);
+        let answered = self.answered_just_now(&request);
         if rank == 0 {
             // Too busy to be first, this node finds that another one stood in for it. A server that is no node is no reason to
             // be silent.
@@ -232,11 +232,18 @@ impl Core {
         }
     }
 
+    fn answered_just_now(&self, request: &Request) -> Option<Server> {
+        self.hints.answered_just_now(self.now, request, self.settings.config.step)
+    }
+
     /// Until it is known whether this link has a server of its own, only what names this node is answered.
     fn hold(&mut self, until: Time, request: Request) {
         if request.packet.address_option(code::SERVER_ID) == Some(self.settings.config.server) {
             let plan = self.decide_alone(&request).unwrap_or(decide::Plan::Silent);
             return self.act(&request, &plan, false);
+        }
+        if self.answered_just_now(&request) == Some(Server::Node) {
+            return;
         }
         let due = until + self.standby_delay(self.rank(&request));
         if self.standby.add(due, request) {

@@ -9,7 +9,7 @@ use crate::dhcp::client::ClientKey;
 use crate::dhcp::config::{Config, Mode, Reservation};
 use crate::dhcp::event::Stage;
 use crate::dhcp::fixtures::{self, Build, DISCOVER, OFFER, REQUEST};
-use crate::dhcp::lease::Holder;
+use crate::dhcp::lease::{Holder, LeaseRecord, LeaseState};
 use crate::dhcp::packet::{MessageType, Packet, code};
 use crate::dhcp::probe;
 
@@ -59,6 +59,31 @@ fn on_a_silent_link_what_was_held_is_answered_after_half_a_second() {
     assert!(!bench.wait(Duration::from_millis(200)).reply().yiaddr.is_unspecified());
     assert!(LISTEN_TIME < SECOND);
     bench.lease(|kind| fixtures::plain(kind, MAC));
+}
+
+#[test]
+fn what_another_node_has_answered_is_not_answered_again_after_that() {
+    // The answer is seen before its question, or after it.
+    for seen_first in [true, false] {
+        let (mut bench, _) = auto();
+        bench.core.set_members(bench.now, [1, 2].map(member));
+        let node = Holder::Client(ClientKey::ethernet([2, 0, 0, 0, 8, 2]));
+        let (address, state) = (Ipv4Addr::new(10, 0, 0, 2), LeaseState::Member);
+        let (counter, since, author, remaining_ms) = (9, 9, member(2), 60_000);
+        let record = LeaseRecord { holder: node, address, state, counter, since, author, remaining_ms };
+        bench.merge(&[record]);
+        let offer = fixtures::plain(OFFER, MAC).field(0, &[2]).field(16, &[10, 0, 0, 188]);
+        let offer = offer.address(code::SERVER_ID, address).end();
+        if seen_first {
+            see(&mut bench, &offer);
+        }
+        assert!(bench.broadcast(fixtures::plain(DISCOVER, MAC)).is_silent());
+        if !seen_first {
+            see(&mut bench, &offer);
+        }
+        let sent = bench.wait(LISTEN_TIME).sent;
+        assert!(sent.iter().all(|(packet, ..)| probe::said(packet).is_some()), "{sent:?}");
+    }
 }
 
 #[test]
