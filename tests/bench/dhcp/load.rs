@@ -72,14 +72,16 @@ impl fmt::Display for Run {
 
 /// What a capture shows of the servers.
 pub(crate) struct Tally {
-    discovers: f64,
+    /// Part of what was sent that the capture has: at high rates it misses some.
+    seen: f64,
+    discovers: usize,
     offers: usize,
     given_twice: usize,
 }
 
 impl Tally {
-    /// Waits until the capture has all that was sent, and counts.
-    pub(crate) fn of(capture: &Capture, discovers: f64) -> Self {
+    /// Counts what the capture has of `sent` DISCOVERs and of what came of them.
+    pub(crate) fn of(capture: &Capture, sent: f64) -> Self {
         capture.stop().expect("the capture");
         let trace = capture.trace().expect("the capture");
         let of = |kind| trace.dhcp.iter().filter(move |seen| seen.kind == kind);
@@ -87,7 +89,9 @@ impl Tally {
         for ack in of(DhcpKind::Ack) {
             holders.entry(ack.yiaddr).or_default().insert(ack.chaddr);
         }
+        let discovers = of(DhcpKind::Discover).count();
         Self {
+            seen: discovers as f64 / sent,
             discovers,
             offers: of(DhcpKind::Offer).count(),
             given_twice: holders.values().filter(|holders| holders.len() > 1).count(),
@@ -97,11 +101,13 @@ impl Tally {
 
 impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { discovers, offers, given_twice } = self;
+        let Self { seen, discovers, offers, given_twice } = self;
         write!(
             f,
-            "{offers} OFFERs for {discovers} DISCOVERs = {:.4}, {given_twice} addresses given to two clients",
-            *offers as f64 / discovers
+            "{offers} OFFERs for {discovers} DISCOVERs = {:.4}, {given_twice} addresses given to two clients, in a capture that has \
+             {:.1} % of the DISCOVERs",
+            *offers as f64 / *discovers as f64,
+            seen * 100.0
         )
     }
 }

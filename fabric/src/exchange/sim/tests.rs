@@ -109,7 +109,7 @@ fn each_rack_imports_about_one_copy() {
 /// With what was measured on shaped links: see `docs/simulator.md`.
 #[test]
 fn the_model_predicts_sixteen_real_nodes() {
-    // The median of seven runs: fabric/README.md.
+    // The median of five runs: fabric/README.md.
     const REAL: f64 = 1.16;
     let crowd = Scenario::flash_crowd(16, S, B50);
     let stretch = Scenario { headers: 66, start: 350_000, queue: 26_000, ..crowd }.run().last();
