@@ -2,8 +2,9 @@
 //!
 //! Addresses come from the operator or the boot script (first peers), from members and from mDNS. Below the target
 //! degree the policy picks known addresses in an order that differs from node to node but needs no randomness: by the
-//! hash of (own node id, address). Of two nodes that learn of each other at once the one with the lower id dials; the
-//! other waits [`YIELD`]. Failures back off per address.
+//! hash of (own node id, address). Of two nodes the newcomer dials: it has the other from the list of a peer that it dialled, at
+//! once, while the other hears of it from third parties and waits [`YIELD`], longer if its id is the higher. Failures back off
+//! per address.
 //!
 //! Never owns: sockets, timers, peer ids of libp2p, the members view.
 
@@ -24,7 +25,8 @@ pub(crate) const MAX_FIRST_PEERS: usize = 64;
 const MAX_DIALING: usize = 8;
 /// Of these, dials of addresses that failed before: those of dead machines take seconds to fail again.
 const MAX_RETRYING: usize = 4;
-/// What the node with the higher id waits before it dials one it has just learned of.
+/// What a node waits before it dials one that it has heard of and that is likely to dial by itself; twice as long if its id is
+/// the higher. Longer than a handshake takes on busy machines: two connections between two nodes are work for both.
 const YIELD: Duration = Duration::from_secs(1);
 /// First pause after a failed dial, doubled each time.
 const BACK_OFF: Duration = Duration::from_millis(500);
@@ -43,8 +45,10 @@ const MAX_FAILURES: u32 = 32;
 pub(crate) enum Source {
     /// Given at start; never forgotten.
     First,
-    /// Told by or about a member.
-    Member(NodeId),
+    /// A member in the list of a peer that we dialled: it was there before us.
+    Listed(NodeId),
+    /// A member of whom we were told otherwise: it came after us, or we are both new.
+    Heard(NodeId),
     /// Seen by mDNS and no member we know: perhaps the other half after a split, so it is dialled whatever the degree;
     /// perhaps of another fabric.
     Stranger(NodeId),
@@ -68,21 +72,26 @@ pub(crate) struct DialPolicy {
     target: usize,
     addresses: HashMap<SocketAddr, Address>,
     connected: HashSet<NodeId>,
+    /// Who dialled us and has not greeted us yet.
+    arriving: HashSet<NodeId>,
 }
 
 impl DialPolicy {
     pub(crate) fn new(me: NodeId, target: usize) -> Self {
-        Self { me, target, addresses: HashMap::new(), connected: HashSet::new() }
+        Self { me, target, addresses: HashMap::new(), connected: HashSet::new(), arriving: HashSet::new() }
     }
 
     /// Learns an address. Old news changes nothing but whose address it is.
     pub(crate) fn learn(&mut self, at: SocketAddr, source: Source, now: Instant) {
         let node = match source {
-            Source::Member(node) | Source::Stranger(node) if node == self.me => return,
-            Source::Member(node) | Source::Stranger(node) => Some(node),
+            Source::Listed(node) | Source::Heard(node) | Source::Stranger(node) if node == self.me => return,
+            Source::Listed(node) | Source::Heard(node) | Source::Stranger(node) => Some(node),
             Source::First => None,
         };
         if let Some(known) = self.addresses.get_mut(&at) {
+            if matches!(source, Source::Listed(_)) && known.failures == 0 {
+                known.not_before = known.not_before.min(now);
+            }
             known.first |= source == Source::First;
             known.stranger = matches!(source, Source::Stranger(_));
             known.node = node.or(known.node);
@@ -91,7 +100,12 @@ impl DialPolicy {
         if at.port() == 0 || at.ip().is_unspecified() || self.addresses.len() >= MAX_ADDRESSES {
             return;
         }
-        let wait = if node.is_some_and(|node| node < self.me) { YIELD } else { Duration::ZERO };
+        let wait = match source {
+            Source::Heard(node) if node < self.me => 2 * YIELD,
+            Source::Heard(_) => YIELD,
+            Source::Stranger(node) if node < self.me => YIELD,
+            Source::First | Source::Listed(_) | Source::Stranger(_) => Duration::ZERO,
+        };
         self.addresses.insert(
             at,
             Address {
@@ -104,6 +118,16 @@ impl DialPolicy {
                 ourselves: false,
             },
         );
+    }
+
+    /// A node has dialled us and is about to greet us: it is not dialled meanwhile.
+    pub(crate) fn arriving(&mut self, node: NodeId) {
+        self.arriving.insert(node);
+    }
+
+    /// The connection of one that was arriving has ended.
+    pub(crate) fn left(&mut self, node: NodeId) {
+        self.arriving.remove(&node);
     }
 
     /// A peer greeted us, over a connection that we dialled at `dialled` if we did.
@@ -149,7 +173,7 @@ impl DialPolicy {
 
     /// Dials an address at once, whatever came of it before.
     pub(crate) fn hurry(&mut self, at: SocketAddr, node: NodeId, now: Instant) {
-        self.learn(at, Source::Member(node), now);
+        self.learn(at, Source::Listed(node), now);
         if let Some(address) = self.addresses.get_mut(&at) {
             address.failures = 0;
             address.not_before = now;
@@ -228,7 +252,9 @@ impl DialPolicy {
             .filter_map(|address| address.node)
             .collect();
         self.addresses.iter().filter(move |(_, address)| {
-            let known = |node| self.connected.contains(&node) || under_way.contains(&node);
+            let known = |node| {
+                self.connected.contains(&node) || self.arriving.contains(&node) || under_way.contains(&node)
+            };
             !address.dialing && !address.ourselves && !address.node.is_some_and(known)
         })
     }
@@ -292,14 +318,24 @@ mod tests {
     }
 
     #[test]
-    fn the_lower_id_dials_and_the_higher_yields() {
+    fn the_newcomer_dials_and_who_hears_of_it_yields() {
         let now = Instant::now();
         let mut policy = DialPolicy::new(node(5), 32);
-        policy.learn(at(4), Source::Member(node(4)), now);
-        policy.learn(at(6), Source::Member(node(6)), now);
-        policy.learn(at(5), Source::Member(node(5)), now);
-        assert_eq!(policy.poll(now), [at(6)]);
-        assert_eq!(policy.poll(now + YIELD), [at(4)]);
+        policy.learn(at(3), Source::Listed(node(3)), now);
+        policy.learn(at(4), Source::Heard(node(4)), now);
+        policy.learn(at(6), Source::Heard(node(6)), now);
+        policy.learn(at(5), Source::Heard(node(5)), now);
+        policy.learn(at(7), Source::Heard(node(7)), now);
+        policy.learn(at(7), Source::Listed(node(7)), now);
+        policy.learn(at(8), Source::Heard(node(8)), now);
+        policy.arriving(node(8));
+        let mut first = policy.poll(now);
+        first.sort();
+        assert_eq!(first, [at(3), at(7)]);
+        assert_eq!(policy.poll(now + YIELD), [at(6)]);
+        policy.left(node(8));
+        assert_eq!(policy.poll(now + YIELD), [at(8)]);
+        assert_eq!(policy.poll(now + 2 * YIELD), [at(4)]);
         policy.connected(node(4), None);
         policy.failed(at(4), now);
         assert_eq!(policy.poll(now + Duration::from_secs(99)), []);
@@ -310,7 +346,7 @@ mod tests {
         let now = Instant::now();
         let mut policy = DialPolicy::new(node(0), 3);
         for n in 1..20 {
-            policy.learn(at(n), Source::Member(node(1 + u8::try_from(n).unwrap())), now);
+            policy.learn(at(n), Source::Listed(node(1 + u8::try_from(n).unwrap())), now);
         }
         let dialled = policy.poll(now);
         assert_eq!(dialled.len(), 3);
@@ -362,7 +398,7 @@ mod tests {
         let now = Instant::now();
         let mut policy = DialPolicy::new(node(0), 1);
         policy.connected(node(1), None);
-        policy.learn(at(2), Source::Member(node(2)), now);
+        policy.learn(at(2), Source::Listed(node(2)), now);
         policy.learn(at(3), Source::Stranger(node(3)), now);
         assert_eq!(policy.next_deadline(), Some(now));
         assert_eq!((policy.poll(now), policy.next_deadline()), (vec![at(3)], None));
@@ -383,7 +419,7 @@ mod tests {
         let later = now + LONGEST_BACK_OFF;
         assert_eq!(policy.poll(later).len(), MAX_RETRYING);
         assert_eq!((policy.poll(later), policy.next_deadline()), (vec![], None));
-        policy.learn(at(99), Source::Member(node(99)), later);
+        policy.learn(at(99), Source::Listed(node(99)), later);
         assert_eq!(policy.next_deadline(), Some(later));
         assert_eq!((policy.poll(later), policy.next_deadline()), (vec![at(99)], None));
     }

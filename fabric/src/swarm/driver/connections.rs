@@ -103,11 +103,16 @@ impl Driver {
             let channel = self.names.channel.clone();
             let opened = self.swarm.behaviour_mut().streams.open(peer, id, channel);
             self.start_session(id, Origin::Dialled(opened), now);
+        } else {
+            self.dial.arriving(node);
         }
     }
 
     fn on_disconnected(&mut self, id: ConnectionId, now: Instant) {
         let Some(connection) = self.connections.remove(&id) else { return };
+        if !self.connections.values().any(|other| other.node == connection.node) {
+            self.dial.left(connection.node);
+        }
         if let Some(at) = connection.dialled
             && self.peers.get(&connection.node).is_none_or(|peer| peer.connection != id)
         {
@@ -207,6 +212,6 @@ impl Driver {
             return;
         }
         let known = self.members.live().any(|member| member.node == node);
-        self.dial.learn(address, if known { Source::Member(node) } else { Source::Stranger(node) }, now);
+        self.dial.learn(address, if known { Source::Heard(node) } else { Source::Stranger(node) }, now);
     }
 }

@@ -39,7 +39,7 @@ impl Driver {
             return MessageAcceptance::Ignore;
         }
         match Gossip::decode(bytes) {
-            Ok(Gossip::Member(member)) => match self.hear_member(member, now) {
+            Ok(Gossip::Member(member)) => match self.hear_member(member, false, now) {
                 Ok(true) => MessageAcceptance::Accept,
                 Ok(false) => MessageAcceptance::Ignore,
                 Err(error) if error.is_offence() => MessageAcceptance::Reject,

@@ -104,7 +104,7 @@ impl Driver {
             self.drop_peer(node, true, now);
         }
         let full = self.peers.len() >= MAX_PEERS;
-        self.learn_address(&greeting.info, now);
+        self.learn_address(&greeting.info, false, now);
         // Before anything else: what the peer hears next it must not pass on to somebody who was a member.
         self.tell_memberships(node, &link);
         let tell = Frame::Members(self.members.statements(MAX_TOLD));
@@ -163,8 +163,9 @@ impl Driver {
                 }
             }
             Frame::Members(members) => {
+                let before_us = self.peers.get(&from).is_some_and(|peer| peer.dialled_by_us);
                 for member in members {
-                    if let Err(error) = self.hear_member(member, now) {
+                    if let Err(error) = self.hear_member(member, before_us, now) {
                         tracing::debug!(?from, %error, "a false member");
                         if error.is_offence() {
                             return self.offence(from, "it passed on a false statement of a member", now);
@@ -207,10 +208,11 @@ impl Driver {
         self.send(node, &Frame::Ping { digest: self.replica.digest() });
     }
 
-    /// A member's statement from a peer's list or by gossip; true if it is news.
+    /// A member's statement from a peer's list or by gossip, `before_us` if it was there before this node; true if it is news.
     pub(super) fn hear_member(
         &mut self,
         signed: crate::swarm::member::SignedMember,
+        before_us: bool,
         now: Instant,
     ) -> Result<bool, crate::swarm::member::MemberError> {
         let (statement, claimed) = signed.claim()?;
@@ -221,7 +223,7 @@ impl Driver {
         let node_info = info.clone();
         Ok(match self.members.hear(info, statement, signed, now) {
             Heard::News => {
-                self.learn_address(&node_info, now);
+                self.learn_address(&node_info, before_us, now);
                 true
             }
             Heard::Old => false,
@@ -236,9 +238,10 @@ impl Driver {
         })
     }
 
-    fn learn_address(&mut self, info: &crate::swarm::MemberInfo, now: Instant) {
+    fn learn_address(&mut self, info: &crate::swarm::MemberInfo, before_us: bool, now: Instant) {
         if let Some(at) = info.swarm_address() {
-            self.dial.learn(at, Source::Member(info.node), now);
+            let source = if before_us { Source::Listed(info.node) } else { Source::Heard(info.node) };
+            self.dial.learn(at, source, now);
         }
     }
 
