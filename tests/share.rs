@@ -55,8 +55,11 @@ fn noise(path: &Path, len: usize) {
 }
 
 fn seed(file: &Path) -> (Running, String) {
-    let mut seeder =
-        Running::start(Command::new(PROGRAM).arg("seed").arg(file).args(["--listen", "127.0.0.1"]));
+    seed_at(file, "127.0.0.1")
+}
+
+fn seed_at(file: &Path, at: &str) -> (Running, String) {
+    let mut seeder = Running::start(Command::new(PROGRAM).arg("seed").arg(file).args(["--listen", at]));
     let ticket = seeder.lines.next().unwrap().unwrap();
     (seeder, ticket)
 }
@@ -124,6 +127,27 @@ fn whoever_has_fetched_a_file_can_give_it_on() {
     drop(seeder);
     let done = fetch(&ticket, &other, &["--peer", &at]);
     assert!(done.status.success() && same(&source, &other), "{done:?}");
+}
+
+/// In a crowd the first peer that answers may be another that fetches, while the seeder is busy with them all.
+#[test]
+fn who_meets_only_others_that_fetch_waits_for_one_that_has_the_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let (source, one, other) = (dir.path().join("source"), dir.path().join("one"), dir.path().join("other"));
+    noise(&source, 2_000_000);
+    let [seeder_at, at] = [(); 2].map(|()| format!("127.0.0.1:{}", free_port()));
+    let (seeder, ticket) = seed_at(&source, &seeder_at);
+    drop(seeder);
+    let fetch = |to: &Path, more: &[&str]| {
+        Running::start(Command::new(PROGRAM).args(["fetch", &ticket, "--json", "-o"]).arg(to).args(more))
+    };
+    let mut first = fetch(&one, &["--listen", &at]);
+    let mut second = fetch(&other, &["--listen", "127.0.0.1", "--peer", &at]);
+    second.event("peer-up");
+    let _seeder = seed_at(&source, &seeder_at);
+    second.event("done");
+    first.event("done");
+    assert!(same(&source, &one) && same(&source, &other));
 }
 
 #[test]

@@ -35,6 +35,7 @@ mod behaviour;
 mod bulk;
 mod dial;
 mod driver;
+mod elsewhere;
 mod frame;
 mod gossip;
 mod handle;

@@ -24,6 +24,7 @@ pub mod rate;
 mod server;
 pub mod status;
 pub mod target;
+mod turns;
 mod upload;
 mod wire;
 

@@ -18,6 +18,10 @@ use super::station::{Setup, Station};
 use super::ticket::Ticket;
 use crate::event::{Event, Events};
 
+/// How long nobody may give the index, counted from the last change among the peers: the first that answer may be others that
+/// fetch, and the one that has it is busy with them.
+const INDEX_PATIENCE: Duration = Duration::from_secs(5);
+
 /// How often progress is told.
 const PACE: Duration = Duration::from_millis(500);
 
@@ -112,6 +116,7 @@ fn tidy(work: &Path) {
 async fn index(plan: &Plan, station: &Station) -> anyhow::Result<BlobIndex> {
     let mut peers = station.peers();
     let deadline = tokio::time::Instant::now() + plan.patience;
+    let mut give_up = None;
     loop {
         let connected = tokio::time::timeout_at(deadline, peers.wait_for(|count| *count > 0)).await.is_ok();
         if !connected {
@@ -132,9 +137,18 @@ async fn index(plan: &Plan, station: &Station) -> anyhow::Result<BlobIndex> {
             Err(ObjectError::NoPeers(_)) => {
                 let _ = tokio::time::timeout_at(deadline, peers.changed()).await;
             }
-            Err(error) => {
-                return Err(error).context("no peer gives the index of this blob: is the ticket an old one?");
+            Err(error @ ObjectError::NotFound { .. }) => {
+                let now = tokio::time::Instant::now();
+                let until = *give_up.get_or_insert(now + INDEX_PATIENCE);
+                if now >= until.min(deadline) {
+                    return Err(error)
+                        .context("no peer gives the index of this blob: is the ticket an old one?");
+                }
+                if let Ok(Ok(())) = tokio::time::timeout_at(until.min(deadline), peers.changed()).await {
+                    give_up = None;
+                }
             }
+            Err(error @ ObjectError::Closed) => return Err(error.into()),
         }
     }
 }

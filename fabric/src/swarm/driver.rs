@@ -34,6 +34,7 @@ use super::admission::Gate;
 use super::announce::Heads;
 use super::behaviour::{Behaviour, MdnsMode};
 use super::dial::DialPolicy;
+use super::elsewhere::Elsewhere;
 use super::frame::{Frame, Goodbye};
 use super::gossip::Gossip;
 use super::handle::{Command, Shared};
@@ -118,6 +119,7 @@ struct Driver {
     session_tasks: JoinSet<(SessionId, Ended)>,
     serving_tasks: JoinSet<()>,
     serving: Arc<Semaphore>,
+    elsewhere: Arc<Elsewhere>,
     serving_bulk: Arc<Semaphore>,
     next_session: u64,
 

@@ -3,7 +3,7 @@
 //! Cheap to clone. What can be answered from shared state is answered at once; the rest is a command to the driver over
 //! a bounded channel.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Instant;
@@ -172,27 +172,36 @@ impl SwarmHandle {
             return Ok(object);
         }
         let _permit = self.shared.fetching.acquire().await.map_err(|_| ObjectError::Closed)?;
-        let mut order = objects::ask_order(&id, from, self.nodes());
+        let mut order = objects::ask_order(self.shared.node, &id, from, self.nodes());
         if order.is_empty() {
             return Err(ObjectError::NoPeers(id));
         }
-        let asked = order.len();
+        let mut asked: HashSet<NodeId> = HashSet::new();
         for round in 0..objects::ROUNDS {
             if round > 0 {
                 tokio::time::sleep(objects::BETWEEN_ROUNDS).await;
             }
-            let mut again = Vec::new();
-            for node in order {
+            let mut again = VecDeque::new();
+            while let Some(node) = order.pop_front() {
+                asked.insert(node);
                 match self.object_from(node, &id).await? {
                     Ok(object) => return Ok(object),
                     Err(error) => {
                         tracing::debug!(?node, %id, %error, "a peer did not give an object");
                         if error.may_pass() {
-                            again.push(node);
+                            again.push_back(node);
                         }
                         if error.is_offence() {
                             let why = "it answered falsely when asked for an object";
                             let _ = self.commands.send(Command::Offence { node, why }).await;
+                        }
+                        if let FetchError::Elsewhere(nodes) = error {
+                            let peers = self.nodes();
+                            let known = nodes.into_iter().filter(|node| peers.contains(node));
+                            for node in known.filter(|node| !again.contains(node)).collect::<Vec<_>>() {
+                                order.retain(|other| *other != node);
+                                order.push_front(node);
+                            }
                         }
                     }
                 }
@@ -202,6 +211,7 @@ impl SwarmHandle {
                 break;
             }
         }
+        let asked = asked.len();
         Err(ObjectError::NotFound { id, asked })
     }
 

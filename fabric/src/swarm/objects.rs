@@ -4,15 +4,17 @@
 //! and, if it has the object, its length (32 bit, big endian) and its bytes. The asker checks the hash. Everything has a
 //! deadline; who answers slowly or falsely is left for another peer, who is busy is asked again a moment later.
 
+use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 
+use super::elsewhere::{Elsewhere, Entry, Giving, LARGE, MAX_NAMED};
 use crate::id::{Hash, NodeId, ObjectId};
 
 /// Largest object: the index of a blob of 100,000 chunks and more.
@@ -41,6 +43,7 @@ const PIECE: usize = 64 * 1024;
 const HELD: u8 = 0;
 const NOT_HELD: u8 = 1;
 const BUSY: u8 = 2;
+const ELSEWHERE: u8 = 3;
 
 /// Where a node's own objects are. Called on a thread that may block.
 pub trait ObjectSource: Send + Sync + 'static {
@@ -74,6 +77,8 @@ pub(crate) enum FetchError {
     NotHeld,
     #[error("the peer is busy")]
     Busy,
+    #[error("the peer is busy and names others")]
+    Elsewhere(Vec<NodeId>),
     #[error("the peer is too slow")]
     Slow,
     #[error("the stream broke")]
@@ -87,7 +92,7 @@ pub(crate) enum FetchError {
 impl FetchError {
     /// Whether the same peer may give it a moment later.
     pub(crate) fn may_pass(&self) -> bool {
-        matches!(self, Self::Busy | Self::Slow | Self::Io(_))
+        matches!(self, Self::Busy | Self::Elsewhere(_) | Self::Slow | Self::Io(_))
     }
 
     /// Whether the peer lied.
@@ -96,12 +101,19 @@ impl FetchError {
     }
 }
 
-/// In which order to ask: the one that is said to have it, then an order that differs from object to object.
-pub(crate) fn ask_order(id: &ObjectId, first: Option<NodeId>, mut peers: Vec<NodeId>) -> Vec<NodeId> {
+/// In which order `me` asks: the one that is said to have it, then an order that differs from node to node and from object to
+/// object.
+pub(crate) fn ask_order(
+    me: NodeId,
+    id: &ObjectId,
+    first: Option<NodeId>,
+    mut peers: Vec<NodeId>,
+) -> VecDeque<NodeId> {
     peers.sort_by_cached_key(|node| {
-        (Some(*node) != first, Hash::of(&[id.0.as_bytes().as_slice(), node.0.as_bytes()].concat()))
+        let order = Hash::of(&[id.0.as_bytes().as_slice(), me.0.as_bytes(), node.0.as_bytes()].concat());
+        (Some(*node) != first, order)
     });
-    peers
+    peers.into()
 }
 
 /// Asks over a fresh stream.
@@ -121,6 +133,7 @@ async fn ask(mut stream: impl AsyncRead + AsyncWrite + Unpin, id: &ObjectId) -> 
         [HELD] => {}
         [NOT_HELD] => return Err(FetchError::NotHeld),
         [BUSY] => return Err(FetchError::Busy),
+        [ELSEWHERE] => return Err(named(&mut stream).await?),
         _ => return Err(FetchError::Protocol),
     }
     let mut length = [0; 4];
@@ -138,34 +151,94 @@ async fn ask(mut stream: impl AsyncRead + AsyncWrite + Unpin, id: &ObjectId) -> 
     if Hash::of(&object) == id.0 { Ok(object.into()) } else { Err(FetchError::WrongHash) }
 }
 
+async fn named(stream: &mut (impl AsyncRead + Unpin)) -> Result<FetchError, FetchError> {
+    let mut count = [0];
+    read_exact(stream, &mut count).await?;
+    let count = usize::from(count[0]);
+    if count > MAX_NAMED {
+        return Err(FetchError::Protocol);
+    }
+    let mut nodes = Vec::with_capacity(count);
+    for _ in 0..count {
+        let mut node = [0; 32];
+        read_exact(stream, &mut node).await?;
+        nodes.push(NodeId(Hash::from_bytes(node)));
+    }
+    Ok(FetchError::Elsewhere(nodes))
+}
+
 async fn read_exact(stream: &mut (impl AsyncRead + Unpin), buffer: &mut [u8]) -> Result<(), FetchError> {
     Ok(timeout(STALL, stream.read_exact(buffer)).await.map_err(|_| FetchError::Slow)??)
 }
 
-/// Answers one request, when one of `turns` is free.
+/// Answers one request of `asker`, when one of `turns` is free.
 pub(crate) async fn serve(
     mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    asker: NodeId,
     source: Arc<dyn ObjectSource>,
     turns: &Semaphore,
+    elsewhere: &Arc<Elsewhere>,
 ) -> Result<(), FetchError> {
     let mut id = [0; 32];
     read_exact(&mut stream, &mut id).await?;
-    let turn = timeout(TURN, turns.acquire()).await;
+    let id = ObjectId(Hash::from_bytes(id));
+    let turn = timeout(TURN, turn(id, asker, &source, turns, elsewhere)).await.unwrap_or(Turn::Busy);
     let answer = async {
-        let Ok(Ok(_turn)) = turn else { return stream.write_all(&[BUSY]).await };
-        let id = ObjectId(Hash::from_bytes(id));
-        let object = tokio::task::spawn_blocking(move || source.object(&id)).await.ok().flatten();
-        match object.map(|object| (u32::try_from(object.len()).unwrap_or(u32::MAX), object)) {
-            Some((length, object)) if object.len() <= MAX_OBJECT => {
+        match turn {
+            Turn::Busy => stream.write_all(&[BUSY]).await?,
+            Turn::NotHeld => stream.write_all(&[NOT_HELD]).await?,
+            Turn::Elsewhere(nodes) => {
+                let count = u8::try_from(nodes.len()).unwrap_or(u8::MAX);
+                let ids = nodes.iter().flat_map(|node| *node.0.as_bytes());
+                let answer: Vec<u8> = [ELSEWHERE, count].into_iter().chain(ids).collect();
+                stream.write_all(&answer).await?;
+            }
+            Turn::Held { object, giving, _turn } => {
+                let length = u32::try_from(object.len()).unwrap_or(u32::MAX);
                 stream.write_all(&[HELD]).await?;
                 stream.write_all(&length.to_be_bytes()).await?;
                 stream.write_all(&object).await?;
+                stream.close().await?;
+                giving.map(Giving::done);
+                return Ok(());
             }
-            _ => stream.write_all(&[NOT_HELD]).await?,
         }
         stream.close().await
     };
     Ok(timeout(WHOLE, answer).await.map_err(|_| FetchError::Slow)??)
+}
+
+enum Turn<'a> {
+    Busy,
+    NotHeld,
+    Elsewhere(Vec<NodeId>),
+    Held { object: Bytes, giving: Option<Giving>, _turn: SemaphorePermit<'a> },
+}
+
+async fn turn<'a>(
+    id: ObjectId,
+    asker: NodeId,
+    source: &Arc<dyn ObjectSource>,
+    turns: &'a Semaphore,
+    elsewhere: &Arc<Elsewhere>,
+) -> Turn<'a> {
+    loop {
+        let changed = elsewhere.changed();
+        let Ok(turn) = turns.acquire().await else { return Turn::Busy };
+        let source = Arc::clone(source);
+        let object = tokio::task::spawn_blocking(move || source.object(&id)).await.ok().flatten();
+        let Some(object) = object.filter(|object| object.len() <= MAX_OBJECT) else { return Turn::NotHeld };
+        if object.len() < LARGE {
+            return Turn::Held { object, giving: None, _turn: turn };
+        }
+        match elsewhere.enter(id, asker) {
+            Entry::Give(giving) => return Turn::Held { object, giving: Some(giving), _turn: turn },
+            Entry::Ask(nodes) => return Turn::Elsewhere(nodes),
+            Entry::Wait => {}
+        }
+        drop((turn, object));
+        changed.await;
+    }
 }
 
 #[cfg(test)]
@@ -184,7 +257,9 @@ mod tests {
     async fn exchange(held: One, busy: bool, ask_for: ObjectId) -> Result<Bytes, FetchError> {
         let (asker, holder) = tokio::io::duplex(1000);
         let turns = Semaphore::new(usize::from(!busy));
-        let serve = serve(holder.compat(), Arc::new(held), &turns);
+        let asked_by = NodeId(Hash::of(b"asker"));
+        let elsewhere = Arc::new(Elsewhere::default());
+        let serve = serve(holder.compat(), asked_by, Arc::new(held), &turns, &elsewhere);
         tokio::join!(fetch(asker.compat(), &ask_for), serve).0
     }
 
@@ -203,7 +278,37 @@ mod tests {
     fn the_one_said_to_have_it_is_asked_first() {
         let peers: Vec<NodeId> = (0..9u8).map(|n| NodeId(Hash::of(&[n]))).collect();
         let id = ObjectId(Hash::of(b"o"));
-        let order = ask_order(&id, Some(peers[5]), peers.clone());
+        let order = ask_order(peers[0], &id, Some(peers[5]), peers.clone());
         assert_eq!((order[0], order.len()), (peers[5], 9));
+        assert_ne!(
+            order,
+            ask_order(peers[1], &id, Some(peers[5]), peers.clone()),
+            "each in an order of its own"
+        );
+    }
+
+    #[tokio::test]
+    async fn who_asks_a_holder_with_much_to_do_hears_of_another() {
+        let object = Bytes::from(vec![7; 200_000]);
+        let id = ObjectId(Hash::of(&object));
+        let held: Arc<dyn ObjectSource> = Arc::new(One(id, object.clone()));
+        let (turns, elsewhere) = (Semaphore::new(8), Arc::new(Elsewhere::default()));
+        let node = |n: u8| NodeId(Hash::of(&[n]));
+        let ask = async |n: u8| {
+            let (asker, holder) = tokio::io::duplex(1000);
+            let serve = serve(holder.compat(), node(n), held.clone(), &turns, &elsewhere);
+            tokio::join!(fetch(asker.compat(), &id), serve).0
+        };
+        let Entry::Give(_one) = elsewhere.enter(id, node(1)) else { panic!() };
+        let Entry::Give(other) = elsewhere.enter(id, node(2)) else { panic!() };
+        // It waits while nobody can be named, and is given the place that becomes free.
+        let (waiting, ()) = tokio::join!(ask(3), async { other.done() });
+        assert_eq!(waiting.unwrap(), object);
+        let Entry::Give(_other) = elsewhere.enter(id, node(4)) else { panic!() };
+        let named = ask(5).await;
+        assert!(
+            matches!(&named, Err(FetchError::Elsewhere(nodes)) if *nodes == [node(3), node(2)]),
+            "{named:?}"
+        );
     }
 }

@@ -4,6 +4,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,6 +18,7 @@ use super::body::{BodySender, SendError};
 use super::head::{MAX_HEAD, Method, Parsed, Refusal, RequestHead, parse};
 use super::server::Shared;
 use super::status::Status;
+use super::turns::{self, Turns};
 use super::wire::Wire;
 use crate::files::{FileError, FileRequest, ServedFile, Service, content_type_of};
 use crate::service_event::{Finished, Outcome, ServiceEvent, Transfer, micros};
@@ -172,9 +174,23 @@ impl Connection {
         if self.shared.config.events.listening() {
             self.shared.config.events.record(ServiceEvent::Started(Transfer::of(request, range)));
         }
+        let short = Turns::concern(length);
+        self.wire.unsent(if short { turns::UNSENT } else { u32::MAX });
+        let turn = if short { self.shared.turns.next().await } else { None };
         let active = self.shared.active();
         let mut sender = self.sender();
-        let result = sender.answer(&answer.encode(false, head.http_1_0, keep_alive), content, length).await;
+        let head = answer.encode(false, head.http_1_0, keep_alive);
+        let result = {
+            let mut sending = pin!(sender.answer(&head, content, length));
+            tokio::select! {
+                biased;
+                result = &mut sending => result,
+                () = tokio::time::sleep(turns::HOLD), if turn.is_some() => {
+                    drop(turn);
+                    sending.await
+                }
+            }
+        };
         drop(active);
         let sent = sender.sent;
         (answer, result, sent)

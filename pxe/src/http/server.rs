@@ -23,6 +23,7 @@ use super::admission::Downloads;
 use super::connection::Connection;
 use super::counters::HttpCounters;
 use super::limits::{Admission, Connections};
+use super::turns::Turns;
 use super::wire::Wire;
 use crate::files::BootFiles;
 
@@ -59,6 +60,7 @@ impl HttpServer {
             )),
             counters: Arc::new(HttpCounters::new(Arc::clone(&downloads))),
             downloads,
+            turns: Turns::new(),
             config,
         });
         let counters = Arc::clone(&shared.counters);
@@ -92,6 +94,7 @@ pub(super) struct Shared {
     pub(super) config: HttpConfig,
     pub(super) counters: Arc<HttpCounters>,
     pub(super) downloads: Arc<Downloads>,
+    pub(super) turns: Turns,
     connections: Mutex<Connections>,
 }
 

@@ -11,6 +11,7 @@ use libp2p::{PeerId, gossipsub, identify, mdns};
 
 use super::start::{multiaddr, socket_addr};
 use super::{Connection, Driver, SessionState};
+use crate::id::NodeId;
 use crate::swarm::behaviour::BehaviourEvent;
 use crate::swarm::bulk;
 use crate::swarm::dial::Source;
@@ -128,7 +129,7 @@ impl Driver {
             }
         } else if self.is_peer(connection) && self.serving_tasks.len() < objects::MAX_REQUESTS {
             if protocol == self.names.object {
-                self.serve_object(stream);
+                self.serve_object(known.node, stream);
             } else if protocol == self.names.bulk {
                 self.serve_bulk(stream);
             }
@@ -141,10 +142,11 @@ impl Driver {
         node.and_then(|node| self.peers.get(&node)).is_some_and(|peer| peer.connection == connection)
     }
 
-    fn serve_object(&mut self, stream: libp2p::Stream) {
+    fn serve_object(&mut self, asker: NodeId, stream: libp2p::Stream) {
         let (source, turns) = (self.shared.objects.clone(), self.serving.clone());
+        let elsewhere = self.elsewhere.clone();
         self.serving_tasks.spawn(async move {
-            if let Err(error) = objects::serve(stream, source, &turns).await {
+            if let Err(error) = objects::serve(stream, asker, source, &turns, &elsewhere).await {
                 tracing::debug!(%error, "an object was not taken");
             }
         });

@@ -122,6 +122,7 @@ pub(in crate::swarm) async fn start(
         session_tasks: JoinSet::new(),
         serving_tasks: JoinSet::new(),
         serving: Arc::new(Semaphore::new(MAX_SERVING)),
+        elsewhere: Arc::default(),
         serving_bulk: Arc::new(Semaphore::new(MAX_SERVING_BULK)),
         next_session: 0,
         members: Members::new(node),
