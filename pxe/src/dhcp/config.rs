@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::client::ClientKey;
 use super::known::KnownClients;
-pub use super::known::{ClientMatch, MachineId, Reservation, Told, Who};
+pub use super::known::{BadMachineId, ClientMatch, MachineId, Reservation, Told, Who};
 use super::loader::LoaderTable;
 use super::pool::Pool;
 use super::probe::FabricId;

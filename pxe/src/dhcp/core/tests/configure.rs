@@ -13,10 +13,7 @@ use super::bench::{Bench, MAC, config};
 const OTHER: [u8; 6] = [2, 0, 0, 0, 4, 4];
 
 fn reserved(mac: [u8; 6], address: Ipv4Addr) -> Config {
-    Config {
-        reservations: vec![Reservation::of_address(ClientKey::ethernet(mac), address)],
-        ..config(1)
-    }
+    Config { reservations: vec![Reservation::of_address(ClientKey::ethernet(mac), address)], ..config(1) }
 }
 
 #[test]
@@ -72,9 +69,8 @@ fn a_machine_that_is_known_by_its_uuid_stays_known_when_its_system_says_none() {
     };
     let mut bench = Bench::new(Config { reservations: vec![by_uuid], ..config(1) });
     let option = [&[0][..], &id.swapped().0].concat();
-    let firmware = |kind| {
-        Build::new(kind, MAC).option(code::ARCHITECTURE, &[0, 7]).option(code::UUID, &option)
-    };
+    let firmware =
+        |kind| Build::new(kind, MAC).option(code::ARCHITECTURE, &[0, 7]).option(code::UUID, &option);
     assert_eq!(bench.lease(firmware), address);
     let done = bench.broadcast(fixtures::plain(DISCOVER, MAC));
     let offer = done.reply();
