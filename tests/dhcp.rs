@@ -360,3 +360,31 @@ fn real_clients_get_renew_and_release_their_addresses() -> anyhow::Result<()> {
     wait(&host, DhcpKind::Release, 1)?;
     Ok(())
 }
+
+/// Says how long; on an idle machine it is held to a second.
+#[test]
+fn the_first_offer_comes_soon_after_up() -> anyhow::Result<()> {
+    let Some(link) = Link::new("soon")? else { return Ok(()) };
+    let home = link.make_home("soon", POOL)?;
+    let farm = Farm::new(&link.host("clients", CLIENTS)?)?;
+    let host = link.host("node", "10.77.0.1/22")?;
+    let mut up = host.command(env!("CARGO_BIN_EXE_bootfabric"));
+    up.args(["up", "--interface", host.interface(), "--name", "node", "--fabric"]).arg(&home);
+    up.arg("--state").arg(home.join("state")).arg("--events").arg(host.events_path());
+    let began = Instant::now();
+    let process = host.spawn("up", &mut up)?;
+    let offer = loop {
+        ensure!(began.elapsed() < PATIENCE, "no offer: {}", process.describe());
+        farm.discover(1)?;
+        if let Some(message) = farm.next(Instant::now() + Duration::from_millis(20)) {
+            break message;
+        }
+    };
+    let took = began.elapsed();
+    println!("first OFFER {took:.3?} after the start of `up`");
+    assert_eq!(offer.kind, DhcpKind::Offer);
+    if std::env::var_os("BOOTFABRIC_MEASURE").is_some() {
+        ensure!(took <= Duration::from_secs(1), "{took:?}");
+    }
+    Ok(())
+}

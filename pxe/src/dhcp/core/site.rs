@@ -255,6 +255,11 @@ impl Core {
         !self.settings.config.strangers && !self.knows(request)
     }
 
+    /// Whether somebody else answers DHCP on this link.
+    pub(super) fn is_link_shared(&self) -> bool {
+        self.site.is_shared()
+    }
+
     /// Whether this client is somebody else's as likely as ours.
     pub(super) fn may_be_of_others(&self, request: &Request) -> bool {
         self.site.is_shared() && !self.knows(request)
