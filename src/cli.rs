@@ -7,6 +7,7 @@ mod fetch;
 pub mod image;
 mod init;
 mod lab;
+mod machines;
 mod member;
 pub mod output;
 mod place;
@@ -60,6 +61,8 @@ enum Command {
     Image(image::Args),
     /// List, check, pin and tidy up what a store holds
     Store(store::Args),
+    /// Say what machines get: subnets, groups, nodes; addresses, options, loaders, kernel arguments
+    Machines(machines::Args),
     /// List, admit and revoke the members of a private fabric
     Member(member::Args),
     /// Show a running node: its peers, leases, clients and blobs
@@ -89,6 +92,7 @@ pub fn main() -> ExitCode {
         Command::Up(args) => up::run(args),
         Command::Image(args) => image::run(args),
         Command::Store(args) => store::run(args),
+        Command::Machines(args) => machines::run(&args),
         Command::Member(args) => member::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Events(args) => status::follow(&args),

@@ -55,6 +55,20 @@ pub enum Event {
         /// The address.
         address: Ipv4Addr,
     },
+    /// Newer settings of the fabric hold here.
+    MachinesSet {
+        /// Generation of the settings.
+        generation: u64,
+        /// How many machines they name.
+        nodes: usize,
+    },
+    /// What newer settings say of machines cannot be understood.
+    MachinesRefused {
+        /// Generation of the settings.
+        generation: u64,
+        /// Why: each line and field.
+        error: String,
+    },
     /// A neighbour joined.
     PeerUp {
         /// Its id.

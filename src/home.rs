@@ -10,8 +10,9 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
+use fabric::id::ObjectId;
 use fabric::store::{Store, StoreOptions};
-use fabric::trust::{KeyDir, Operator, Settings, SignedSettings, TrustRoot};
+use fabric::trust::{KeyDir, Operator, Settings, SignedSettings, TrustRoot, decode_machines};
 
 /// Name of the store's head that points to the signed settings.
 pub const SETTINGS_HEAD: &str = "settings";
@@ -20,6 +21,8 @@ pub const RELEASE_HEAD: &str = "release";
 
 /// Name of the store's head that points to the memberships of a private fabric.
 pub const MEMBERS_HEAD: &str = "members";
+/// Name of the store's head that points to what the settings say of machines.
+pub const MACHINES_HEAD: &str = "machines";
 
 /// The settings in `store`, verified.
 ///
@@ -29,6 +32,32 @@ pub fn settings(store: &Store, trust_root: &TrustRoot) -> anyhow::Result<Option<
     let Some(id) = store.head(SETTINGS_HEAD)? else { return Ok(None) };
     let bytes = store.object(&id).context("the store has lost the fabric's settings")?;
     Ok(Some(SignedSettings::decode(&bytes)?.verify(trust_root)?))
+}
+
+/// The text about machines that `settings` name; empty if they name none.
+///
+/// # Errors
+/// If the store has lost it.
+pub(crate) fn machines_text(store: &Store, settings: &Settings) -> anyhow::Result<String> {
+    let Some(id) = settings.machines else { return Ok(String::new()) };
+    let object = store.object(&id).context("the store has lost what the settings say of machines")?;
+    Ok(decode_machines(&object)?.to_owned())
+}
+
+/// Makes the signed settings `id` those that hold in `store`, where they and what they name are already.
+///
+/// # Errors
+/// If the store cannot be written.
+pub(crate) fn keep_settings(store: &Store, id: ObjectId, settings: &Settings) -> anyhow::Result<()> {
+    // The text first: settings that name what is gone could not be used.
+    if let Some(machines) = settings.machines {
+        store.set_head(MACHINES_HEAD, &machines)?;
+    }
+    store.set_head(SETTINGS_HEAD, &id)?;
+    if settings.machines.is_none() {
+        store.remove_head(MACHINES_HEAD)?;
+    }
+    Ok(())
 }
 
 /// An operator's directory.

@@ -11,6 +11,7 @@
 //! | [`lab`] | the scenario of `bootfabric lab` |
 //! | [`limits`] | what a node may use of its machine and link |
 //! | [`link`] | network interfaces |
+//! | `machines` | what operators say of machines: subnets, groups, nodes |
 //! | `maintain` | an operator's changes of a store, here or through the node that has it open |
 //! | `members` | memberships of a private fabric, as they are kept and changed |
 //! | [`node`] | the agent: swarm, store and boot services as one node |
@@ -24,6 +25,7 @@ pub mod image;
 pub mod lab;
 pub mod limits;
 pub mod link;
+mod machines;
 mod maintain;
 mod members;
 pub mod node;

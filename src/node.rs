@@ -12,6 +12,7 @@
 //! | [`join`] | coming to hold a release |
 //! | [`files`], [`own_files`], [`script`], [`arriving`] | what it serves |
 //! | [`boots`], [`metrics`] | how far each machine has come, and counters |
+//! | [`machines`] | newer settings of the fabric |
 //! | [`members`] | its part in a private fabric |
 //! | [`services`], [`boot`] | HTTP, TFTP and DHCP in this program |
 //! | [`bulk`] | runs from and for peers: HTTP, or the swarm where it cannot be reached |
@@ -33,6 +34,7 @@ pub mod config;
 pub(crate) mod control;
 pub(crate) mod files;
 mod join;
+pub(crate) mod machines;
 pub(crate) mod members;
 mod metrics;
 pub(crate) mod neighbours;
@@ -52,7 +54,6 @@ use fabric::exchange::{Exchange, ExchangeConfig};
 use fabric::id::ObjectId;
 use fabric::store::Store;
 use fabric::swarm::{FabricTag, MemberInfo, NodeKey, ObjectSource, Swarm, SwarmConfig, SwarmHandle};
-use fabric::trust::Settings;
 use pxe::dhcp::driver::DhcpHandle;
 use pxe::dhcp::{ClientKey, LeaseRecord};
 use pxe::files::BootFiles;
@@ -138,6 +139,10 @@ impl Node {
         if let Some(settings) = &settings {
             config.private = settings.private;
         }
+        let said = match &settings {
+            Some(settings) => Some(machines::stored(&store, settings, &events)?),
+            None => None,
+        };
         if let Some(operator) = operator.filter(|_| config.private) {
             members::admit_self(&store, &operator, &config.name, key.node_id())?;
         }
@@ -151,10 +156,9 @@ impl Node {
             sockets.bind_boot(&config)?;
         }
         if config.address.is_none() {
-            let settings = settings
-                .as_ref()
-                .context("no settings in the store: make a fabric with `bootfabric init`")?;
-            let address = own_address::take(&config.interface, settings).await?;
+            let said =
+                said.as_ref().context("no settings in the store: make a fabric with `bootfabric init`")?;
+            let address = own_address::take(&config.interface, said.link()).await?;
             events.emit(Event::AddressTaken { address: address.address });
             config.address = Some(address);
         }
@@ -165,8 +169,8 @@ impl Node {
         write_config(&config)?;
 
         let view = Arc::new(View::new(key.node_id(), store.clone(), config.clone()));
-        if let Some(settings) = settings {
-            view.set_settings(settings);
+        if let (Some(settings), Some(said)) = (settings, said) {
+            view.set_settings(settings, said);
         }
         tokio::spawn(boots::follow(Arc::clone(&view), events.subscribe(), events.clone()));
         let files: Arc<dyn BootFiles> = Arc::new(NodeFiles::new(store.clone(), Arc::clone(&view), own_files));
@@ -252,8 +256,8 @@ impl Node {
             tokio::select! {
                 _ = terminate.recv() => break Ok(()),
                 _ = interrupt.recv() => break Ok(()),
-                Some(settings) = boot.recv() => {
-                    if let Err(error) = self.boot_others(&settings).await {
+                Some(()) = boot.recv() => {
+                    if let Err(error) = self.boot_others().await {
                         break Err(error);
                     }
                 }
@@ -272,7 +276,7 @@ impl Node {
     }
 
     /// Starts what boots others.
-    async fn boot_others(&mut self, settings: &Settings) -> anyhow::Result<()> {
+    async fn boot_others(&mut self) -> anyhow::Result<()> {
         let config = self.view.config();
         let files = Arc::clone(&self.files);
         let stop = self.stop_services.child_token();
@@ -283,20 +287,27 @@ impl Node {
         if config.dhcp != DhcpMode::Off {
             let own =
                 mac_bytes(&config.mac).context("the interface's hardware address is not an Ethernet one")?;
-            let dhcp = boot::Dhcp {
-                interface,
+            let identity = boot::Identity {
                 mode: config.dhcp.into(),
+                proxy_style: config.dhcp.into(),
                 fabric: *FabricTag::of(config.trust_root.as_bytes()).as_bytes(),
                 own: ClientKey::ethernet(own),
                 address: self.me.address,
                 http_port: self.me.http_port,
-                settings,
+            };
+            let view = Arc::clone(&self.view);
+            let changes = view.changing_settings().await;
+            let machines = view.machines().context("the fabric's settings are not known")?;
+            let dhcp = boot::Dhcp {
+                interface,
+                config: identity.config(&machines),
                 swarm: self.swarm.clone(),
                 events: self.events.clone(),
             };
             let handle = dhcp.start(&mut self.sockets, &self.stop_dhcp).await?;
             handle.merge(std::mem::take(&mut self.leases)).await?;
-            self.view.set_dhcp(Arc::clone(&handle));
+            self.view.set_dhcp(Arc::clone(&handle), identity);
+            drop(changes);
             self.me.boots = true;
             self.swarm.update_me(self.me.clone()).await?;
             handle.set_members(boot::responders(&self.view.members())).await?;
@@ -337,6 +348,20 @@ impl Node {
                 let swarm = self.swarm.clone();
                 tokio::spawn(async move {
                     let taken = members::take(&swarm, &membership).await;
+                    control::answer(&mut stream, &taken).await
+                });
+            }
+            Request::Machines => {
+                let held = self.join.held().unwrap_or_else(|error| {
+                    tracing::warn!("{error:#}");
+                    machines::Held::default()
+                });
+                tokio::spawn(async move { control::answer(&mut stream, &held).await });
+            }
+            Request::Configure { settings, machines } => {
+                let join = self.join.clone();
+                tokio::spawn(async move {
+                    let taken = join.take_settings(&settings, &machines).await;
                     control::answer(&mut stream, &taken).await
                 });
             }

@@ -22,6 +22,7 @@ pub mod event;
 #[cfg(test)]
 mod fixtures;
 pub mod interface;
+mod known;
 pub mod lease;
 pub mod loader;
 pub mod packet;

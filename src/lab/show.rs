@@ -87,6 +87,9 @@ impl Shown {
             Event::AddressTaken { address } => {
                 Some(format!("nobody here: takes address {address} for itself"))
             }
+            Event::MachinesSet { generation, nodes } => {
+                Some(format!("obeys settings {generation}, which name {nodes} machines"))
+            }
             Event::NodeStarted { node, address, .. } => {
                 Some(format!("is a node: {address}, {}", node.get(..10)?))
             }

@@ -13,17 +13,17 @@ use anyhow::Context;
 use fabric::codec;
 use fabric::id::NodeId;
 use fabric::swarm::{NewRecord, Record, SwarmHandle};
-use fabric::trust::Settings;
-use pxe::dhcp::config::LeaseTimes;
+use pxe::dhcp::config::ProxyStyle;
 use pxe::dhcp::driver::{self, DhcpHandle, Replication, Sockets as DhcpSockets};
 use pxe::dhcp::probe::FabricId;
-use pxe::dhcp::{ClientKey, Config, LeaseRecord, MemberId, Mode, Network, Subnet};
+use pxe::dhcp::{ClientKey, Config, LeaseRecord, MemberId, Mode};
 use tokio_util::sync::CancellationToken;
 
 use super::control::SocketRole;
 use super::services::Sockets;
 use super::view::Member;
 use crate::event::{Event, Events};
+use crate::machines::Machines;
 
 /// Topic of lease records among the swarm's records.
 pub(crate) const LEASES: u8 = 1;
@@ -35,21 +35,34 @@ pub(crate) fn member_id(node: NodeId) -> MemberId {
     MemberId::new(*node.0.as_bytes())
 }
 
-/// The subnet that `settings` describe, in the DHCP service's terms.
-pub(crate) fn subnet(settings: &Settings) -> anyhow::Result<Subnet> {
-    let network = Network::new(settings.subnet.network, settings.subnet.prefix)?;
-    Ok(Subnet { ranges: vec![(settings.pool_first, settings.pool_last)], ..Subnet::whole(network) })
+/// As what one node answers: nothing of it changes while it runs.
+#[derive(Debug, Clone)]
+pub(crate) struct Identity {
+    pub(crate) mode: Mode,
+    pub(crate) proxy_style: ProxyStyle,
+    pub(crate) fabric: FabricId,
+    pub(crate) own: ClientKey,
+    pub(crate) address: Ipv4Addr,
+    pub(crate) http_port: u16,
+}
+
+impl Identity {
+    /// The configuration of the DHCP service, by what is said of machines.
+    pub(crate) fn config(&self, machines: &Machines) -> Config {
+        Config {
+            mode: self.mode,
+            proxy_style: self.proxy_style,
+            fabric: self.fabric,
+            http_port: self.http_port,
+            ..machines.dhcp(self.address, self.own)
+        }
+    }
 }
 
 /// What the DHCP service of one node is started with.
 pub(crate) struct Dhcp<'a> {
     pub(crate) interface: &'a str,
-    pub(crate) mode: Mode,
-    pub(crate) fabric: FabricId,
-    pub(crate) own: ClientKey,
-    pub(crate) address: Ipv4Addr,
-    pub(crate) http_port: u16,
-    pub(crate) settings: &'a Settings,
+    pub(crate) config: Config,
     pub(crate) swarm: SwarmHandle,
     pub(crate) events: Events,
 }
@@ -61,18 +74,9 @@ impl Dhcp<'_> {
         sockets: &mut Sockets,
         stop: &CancellationToken,
     ) -> anyhow::Result<Arc<DhcpHandle>> {
-        let mut config = Config::new(self.address, self.own, subnet(self.settings)?);
-        config.mode = self.mode;
-        config.fabric = self.fabric;
-        config.http_port = self.http_port;
-        config.times = LeaseTimes {
-            boot: Duration::from_secs(self.settings.boot_lease_s.into()),
-            plain: Duration::from_secs(self.settings.lease_s.into()),
-            ..LeaseTimes::default()
-        };
         let inherited = sockets.take_dhcp();
         let me = member_id(self.swarm.node());
-        let (mut handle, replication) = driver::start(self.interface, config, me, inherited, stop)?;
+        let (mut handle, replication) = driver::start(self.interface, self.config, me, inherited, stop)?;
         if let Some(bound) = handle.sockets() {
             keep(sockets, bound).context("cannot duplicate a socket")?;
         }

@@ -7,6 +7,7 @@ use anyhow::Context;
 use fabric::id::ObjectId;
 use fabric::trust::TrustRoot;
 use pxe::dhcp::Mode;
+use pxe::dhcp::config::ProxyStyle;
 use serde::{Deserialize, Serialize};
 
 use crate::limits::Limits;
@@ -23,6 +24,10 @@ pub enum DhcpMode {
     Full,
     /// Gives boot files alone, next to a DHCP server of the site.
     Proxy,
+    /// The same, and makes firmware ask port 4011 for the file: for firmware that takes none from an offer.
+    #[value(name = "proxy-4011")]
+    #[serde(rename = "proxy-4011")]
+    Proxy4011,
     /// Answers nobody.
     Off,
 }
@@ -32,9 +37,15 @@ impl From<DhcpMode> for Mode {
         match mode {
             DhcpMode::Auto => Self::Auto,
             DhcpMode::Full => Self::Full,
-            DhcpMode::Proxy => Self::Proxy,
+            DhcpMode::Proxy | DhcpMode::Proxy4011 => Self::Proxy,
             DhcpMode::Off => Self::Off,
         }
+    }
+}
+
+impl From<DhcpMode> for ProxyStyle {
+    fn from(mode: DhcpMode) -> Self {
+        if mode == DhcpMode::Proxy4011 { Self::Port4011 } else { Self::Bypass }
     }
 }
 

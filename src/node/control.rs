@@ -1,8 +1,8 @@
 //! The node's control socket: how the command line and a successor process talk to it.
 //!
-//! A client sends one line with a JSON [`Request`] and gets lines back: one for [`Request::Status`], [`Request::Members`] and [`Request::Admit`], one for each event
-//! for [`Request::Events`], and for [`Request::TakeOver`] one [`Legacy`] followed by a byte that carries the listening
-//! sockets (`SCM_RIGHTS`, unix(7)). The socket is for root alone (mode 0600).
+//! A client sends one line with a JSON [`Request`] and gets lines back: one for each event
+//! for [`Request::Events`], for [`Request::TakeOver`] one [`Legacy`] followed by a byte that carries the listening
+//! sockets (`SCM_RIGHTS`, unix(7)), and one for all others. The socket is for root alone (mode 0600).
 //!
 //! Tasks: one accepts, one serves each client; all end with the node. Nothing is lost when they are aborted.
 
@@ -19,8 +19,8 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::mpsc;
 
-/// Longest request line: a few words, or a signed membership.
-const MAX_REQUEST: u64 = 4096;
+/// Longest request line: the text about machines, of which JSON makes up to twice as much.
+const MAX_REQUEST: u64 = 2 * fabric::trust::MAX_MACHINES as u64 + 4096;
 /// Longest answer line: leases of a full /16 fit.
 const MAX_ANSWER: u64 = 64 * 1024 * 1024;
 /// Sockets a hand-over may carry.
@@ -46,6 +46,15 @@ pub(crate) enum Request {
     Admit {
         /// The statement.
         membership: Vec<u8>,
+    },
+    /// The fabric's settings and what they say of machines.
+    Machines,
+    /// Newer settings, to be obeyed and passed on.
+    Configure {
+        /// The signed settings.
+        settings: Vec<u8>,
+        /// What they say of machines.
+        machines: String,
     },
     /// Its sockets, identity and soft state; it stops serving new clients and ends when the running transfers have.
     TakeOver,

@@ -17,7 +17,7 @@
 //! Boot files that are still arriving are served as they arrive; a range of a `blob/` that is not here is refused at
 //! once, because the asking peer has others to ask.
 
-use std::net::{IpAddr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -32,14 +32,25 @@ use pxe::files::{BootFiles, FileBody, FileError, FileRequest, MemoryBody, Served
 use super::arriving::Arriving;
 use super::metrics;
 use super::own_files::OwnFiles;
-use super::script::{Script, wait_script};
+use super::script::{Script, wait_script, who_script};
 use super::view::View;
+use crate::machines::Machines;
 
 /// Seconds a client waits before it asks for the script again when there is no release yet.
 const NO_RELEASE_PAUSE: u32 = 2;
 
 /// What is said of what only members are given.
 const CLOSED: &str = "this fabric is private: only its members are given this, and not here; `bootfabric member` admits a machine";
+
+/// Who asks for a script.
+enum Machine {
+    /// One that the settings name.
+    Known(String),
+    /// One that they do not name.
+    Other,
+    /// Only its address is known.
+    Unseen,
+}
 
 /// The files of one node.
 pub(crate) struct NodeFiles {
@@ -56,13 +67,20 @@ impl NodeFiles {
         Self { store, view, private, own }
     }
 
-    fn script(&self, request: &FileRequest) -> String {
-        let wait = |reason| wait_script(reason, NO_RELEASE_PAUSE, &format!("http://{}", request.local));
+    async fn script(&self, request: &FileRequest) -> String {
+        let base = format!("http://{}", request.local);
+        let wait = |reason| wait_script(reason, NO_RELEASE_PAUSE, &base);
         let (IpAddr::V4(local), IpAddr::V4(client)) = (request.local.ip(), request.client.ip()) else {
             return wait("this service speaks IPv4 only");
         };
-        let (Some(current), Some(settings)) = (self.view.release(), self.view.settings()) else {
+        let known = (self.view.release(), self.view.settings(), self.view.machines());
+        let (Some(current), Some(settings), Some(machines)) = known else {
             return wait("no release here yet");
+        };
+        let machine = match self.machine(&request.query, client, &machines).await {
+            Machine::Known(name) => Some(name),
+            Machine::Other => None,
+            Machine::Unseen => return who_script(&base),
         };
         let me = SocketAddrV4::new(local, request.local.port());
         let mut peers = vec![me];
@@ -72,12 +90,38 @@ impl NodeFiles {
             release: current.id,
             title: format!("{name} {version} (generation {generation})"),
             cmdline: &current.release.cmdline,
+            more_args: machines.kernel_args(machine.as_deref()),
+            name: machine.as_deref(),
             client,
-            prefix: settings.subnet.prefix,
+            prefix: machines.prefix_of(client),
             peers,
             swarm_port: settings.swarm_port,
         }
         .render()
+    }
+
+    /// Which machine asks for the script: by what it says of itself, else by the lease of its address.
+    async fn machine(&self, query: &str, client: Ipv4Addr, machines: &Machines) -> Machine {
+        if !machines.tells_machines_apart() {
+            return Machine::Other;
+        }
+        let said = |name: &str| {
+            query
+                .split('&')
+                .find_map(|field| field.strip_prefix(name)?.strip_prefix('='))
+                .map(|value| value.replace("%3A", ":"))
+        };
+        if let Some(mac) = said("mac") {
+            let uuid = said("uuid").and_then(|uuid| uuid.parse().ok());
+            return machines
+                .name_of(mac.parse().ok(), uuid)
+                .map_or(Machine::Other, |name| Machine::Known(name.to_owned()));
+        }
+        let seen = match self.view.dhcp() {
+            Some(dhcp) => dhcp.client_at(client).await.ok().flatten(),
+            None => None,
+        };
+        seen.map_or(Machine::Unseen, |seen| seen.name.map_or(Machine::Other, Machine::Known))
     }
 
     fn boot_file(&self, path: &str) -> Result<ServedFile, FileError> {
@@ -158,7 +202,7 @@ impl BootFiles for NodeFiles {
             None if name == "status" && self.private => Err(FileError::Forbidden(CLOSED.into())),
             Some(("blob", id)) => blob_for_peer(&self.store, id),
             Some(("boot", path)) => self.boot_file(path),
-            None if name == "boot.ipxe" => Ok(generated("text/plain", self.script(request))),
+            None if name == "boot.ipxe" => Ok(generated("text/plain", self.script(request).await)),
             None if name == "status" => Ok(generated("application/json", self.view.status_json().await)),
             None if name == "metrics" => Ok(generated(metrics::CONTENT_TYPE, metrics::of(&self.view).await)),
             _ => self.loader(name).await,

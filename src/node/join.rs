@@ -15,14 +15,14 @@ use fabric::exchange::{ExchangeEvent, ExchangeHandle, Priority};
 use fabric::id::{BlobId, NodeId, ObjectId};
 use fabric::store::{Blob, Store, StoreError};
 use fabric::swarm::{AnnouncedKind, Announcement, ObjectError, SwarmHandle};
-use fabric::trust::{Release, Settings, SignedRelease, SignedSettings, TrustRoot};
+use fabric::trust::{Release, Settings, SignedRelease, TrustRoot};
 use tokio::sync::{broadcast, mpsc};
 
 use super::config::NodeConfig;
 use super::members::NotAdmitted;
 use super::view::{KnownRelease, View};
 use crate::event::{Event, Events, Source};
-use crate::home::{RELEASE_HEAD, SETTINGS_HEAD};
+use crate::home::RELEASE_HEAD;
 
 /// First pause after a failure, doubled up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
@@ -51,7 +51,7 @@ pub(crate) struct Join {
 
 impl Join {
     /// Comes to hold the release: boot blobs first, then `booting` starts what boots others, then the root.
-    pub(crate) async fn hold(self, config: NodeConfig, takes_over: bool, booting: mpsc::Sender<Settings>) {
+    pub(crate) async fn hold(self, config: NodeConfig, takes_over: bool, booting: mpsc::Sender<()>) {
         for blob in self.store.blobs().into_iter().filter(|blob| blob.complete) {
             if let Err(error) = self.exchange.seed(&blob.reference.blob).await {
                 tracing::warn!(%error, blob = %blob.reference.blob, "a blob cannot be served");
@@ -72,7 +72,7 @@ impl Join {
         }
         self.boot_blobs(&release.release).await;
         self.announce(&release, &settings).await;
-        if booting.send(settings).await.is_err() {
+        if booting.send(()).await.is_err() {
             return;
         }
         self.root(&release.release).await;
@@ -104,22 +104,6 @@ impl Join {
         });
         self.view.set_release(id, release);
         self.view.release().context("the release is not there")
-    }
-
-    /// Fetches and verifies the settings `id`.
-    pub(crate) async fn settings(&self, id: ObjectId) -> anyhow::Result<Settings> {
-        let bytes = self.object(id).await?;
-        let settings = SignedSettings::decode(&bytes)?.verify(&self.trust_root)?;
-        ensure!(
-            settings.private == self.view.config().private,
-            "whether a fabric is private never changes: make another fabric"
-        );
-        let newer = self.view.settings().is_none_or(|known| known.generation < settings.generation);
-        if newer {
-            self.store.set_head(SETTINGS_HEAD, &id)?;
-            self.view.set_settings(settings.clone());
-        }
-        Ok(settings)
     }
 
     /// Compares the memory that `release` needs with what this machine has, before anything large is fetched.
@@ -223,25 +207,20 @@ impl Join {
 
     /// Tells the fabric what was verified here.
     pub(crate) async fn announce(&self, release: &KnownRelease, settings: &Settings) {
-        let mut heads = vec![Announcement {
+        let head = Announcement {
             kind: AnnouncedKind::Release,
             name: release.release.name.clone(),
             generation: release.release.generation,
             object: release.id,
-        }];
-        if let Ok(Some(object)) = self.store.head(SETTINGS_HEAD) {
-            let (name, generation) = (settings.name.clone(), settings.generation);
-            heads.push(Announcement { kind: AnnouncedKind::Settings, name, generation, object });
+        };
+        if let Err(error) = self.swarm.announce(head).await {
+            tracing::warn!(%error, "an announcement was not made");
         }
-        for head in heads {
-            if let Err(error) = self.swarm.announce(head).await {
-                tracing::warn!(%error, "an announcement was not made");
-            }
-        }
+        self.announce_settings(settings).await;
     }
 
     /// A small object: from the store, else from the peers; kept in the store.
-    async fn object(&self, id: ObjectId) -> anyhow::Result<bytes::Bytes> {
+    pub(super) async fn object(&self, id: ObjectId) -> anyhow::Result<bytes::Bytes> {
         if let Some(bytes) = self.store.object(&id) {
             return Ok(bytes);
         }

@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 use super::boot;
 use super::bulk;
 use super::join::Join;
+use super::machines;
 use super::members;
 use super::view::Member;
 use crate::event::Event;
@@ -63,17 +64,7 @@ async fn carry(mut events: mpsc::Receiver<SwarmEvent>, node: Join) {
             SwarmEvent::Members(members) => set_members(&node, &members).await,
             SwarmEvent::Announced { announcement, .. } => match announcement.kind {
                 AnnouncedKind::Release => node.view.set_announced_release(announcement.object),
-                AnnouncedKind::Settings => {
-                    let known = node.view.settings().map_or(0, |settings| settings.generation);
-                    if announcement.generation > known {
-                        let node = node.clone();
-                        tokio::spawn(async move {
-                            if let Err(error) = node.settings(announcement.object).await {
-                                tracing::warn!("announced settings are not usable: {error:#}");
-                            }
-                        });
-                    }
-                }
+                AnnouncedKind::Settings => machines::on_announced(&node, &announcement),
             },
             SwarmEvent::Admission(event) => members::on_event(&node, &keeper, event),
             SwarmEvent::Incompatible { peer, address, why } => {

@@ -4,13 +4,11 @@ use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
 use anyhow::Context;
-use fabric::trust::Settings;
-use pxe::dhcp::ClientKey;
 use pxe::dhcp::arp::{PROBE_TIME, probe};
 use pxe::dhcp::interface::Interface;
 use pxe::dhcp::pool::pick_own_address;
+use pxe::dhcp::{ClientKey, Subnet};
 
-use super::boot;
 use crate::link::Cidr;
 use crate::stage::netlink::{self, LinkIndex};
 use crate::stage::value::Address;
@@ -19,20 +17,19 @@ use crate::stage::value::Address;
 const MAX_TRIES: usize = 16;
 
 /// Takes a free address of the fabric's pool for `interface`: asks the link first (RFC 5227), then sets it.
-pub(crate) async fn take(interface: &str, settings: &Settings) -> anyhow::Result<Cidr> {
+pub(crate) async fn take(interface: &str, subnet: &Subnet) -> anyhow::Result<Cidr> {
     let link = Interface::find(interface)?;
     let index = LinkIndex(link.index);
     netlink::set_up(index, true).with_context(|| format!("cannot bring {interface} up"))?;
-    let subnet = boot::subnet(settings)?;
     let own = ClientKey::ethernet(link.mac);
     let mut taken = BTreeSet::new();
     for _ in 0..MAX_TRIES {
-        let address = pick_own_address(&subnet, &own, &taken).context("no address of the pool is free")?;
+        let address = pick_own_address(subnet, &own, &taken).context("no address of the pool is free")?;
         if probe(&link, address, PROBE_TIME).await.with_context(|| format!("cannot probe on {interface}"))? {
             taken.insert(address);
             continue;
         }
-        return set(interface, index, address, settings.subnet.prefix);
+        return set(interface, index, address, subnet.network.prefix());
     }
     anyhow::bail!(
         "the first {MAX_TRIES} addresses tried on {interface} are in use: is another network on this link? \

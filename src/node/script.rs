@@ -31,6 +31,10 @@ pub(crate) struct Script<'a> {
     pub title: String,
     /// Kernel arguments of the release.
     pub cmdline: &'a str,
+    /// Those of this machine, its groups and of all.
+    pub more_args: &'a str,
+    /// The name that the machine is known by.
+    pub name: Option<&'a str>,
     /// The address the client holds.
     pub client: Ipv4Addr,
     /// Length of the subnet prefix.
@@ -96,8 +100,9 @@ impl Script<'_> {
         let hosts: Vec<_> = peers.iter().map(|peer| peer.ip().to_string()).collect();
         let http_port = peers.first().map_or(80, |peer| peer.port());
         // UEFI kernels find their initrd by this name; it must be that of the `initrd` line.
+        let more = if self.more_args.is_empty() { String::new() } else { format!(" {}", self.more_args) };
         let mut line = format!(
-            "initrd=first-stage {} bootfabric.release={} bootfabric.address={}/{} bootfabric.mac=${{netX/mac}} \
+            "initrd=first-stage {}{more} bootfabric.release={} bootfabric.address={}/{} bootfabric.mac=${{netX/mac}} \
              bootfabric.peers={}",
             self.cmdline,
             self.release,
@@ -105,6 +110,9 @@ impl Script<'_> {
             self.prefix,
             hosts.join(",")
         );
+        if let Some(name) = self.name.filter(|_| !self.more_args.contains("bootfabric.name=")) {
+            let _ = write!(line, " bootfabric.name={name}");
+        }
         if http_port != 80 {
             let _ = write!(line, " bootfabric.http-port={http_port}");
         }
@@ -120,6 +128,13 @@ pub(crate) fn wait_script(reason: &str, seconds: u32, base: &str) -> String {
     format!(
         "#!ipxe\necho bootfabric: {}\n:again\nsleep {seconds}\nchain --replace {base}/boot.ipxe || goto again\n",
         printable(reason)
+    )
+}
+
+/// A script for a client of which its address alone is known: it asks `base` again and says who it is.
+pub(crate) fn who_script(base: &str) -> String {
+    format!(
+        "#!ipxe\n:again\nchain --replace {base}/boot.ipxe?mac=${{netX/mac}}&uuid=${{uuid}} || sleep 2\ngoto again\n"
     )
 }
 
@@ -146,6 +161,8 @@ mod tests {
             release: ObjectId(Hash::of(b"release")),
             title: "debian 12\nboot".into(),
             cmdline: "console=ttyS0",
+            more_args: "bootfabric.root=zram",
+            name: Some("n1"),
             client: [10, 77, 0, 30].into(),
             prefix: 24,
             peers: peers.collect(),
@@ -254,6 +271,8 @@ mod tests {
         let line = text.lines().find(|line| line.starts_with("kernel ")).unwrap();
         assert!(line.len() < 1024);
         assert!(line.contains("bootfabric.address=10.77.0.30/24"));
+        assert!(line.contains(" console=ttyS0 bootfabric.root=zram bootfabric.release="), "{line}");
+        assert!(line.contains(" bootfabric.name=n1"), "{line}");
         assert!(line.contains("bootfabric.mac=${netX/mac}"), "the card that loaded it");
         assert!(
             line.contains("bootfabric.peers=10.77.0.1,10.77.0.2,10.77.0.3,10.77.0.4,10.77.0.5 "),

@@ -19,10 +19,12 @@ use pxe::http::{HttpCounters, HttpStats};
 use pxe::tftp::{TftpCounters, TftpStats};
 use tokio::sync::watch;
 
+use super::boot::Identity;
 use super::boots::Boots;
 use super::config::NodeConfig;
 use super::members::NotAdmitted;
 use super::status::{BanStatus, BlobStatus, LeaseStatus, PeerStatus, ReleaseStatus, Status};
+use crate::machines::Machines;
 
 /// A verified release and the id of the object it came in.
 #[derive(Debug)]
@@ -40,6 +42,10 @@ pub(crate) struct View {
     state: RwLock<State>,
     /// The fabric's settings, once they are known.
     settings: watch::Sender<Option<Settings>>,
+    /// What they say of machines.
+    machines: RwLock<Option<Arc<Machines>>>,
+    /// Held while settings are changed, and while the DHCP service starts by them.
+    changing: tokio::sync::Mutex<()>,
     /// A release that a peer announced, not checked in any way.
     announced: watch::Sender<Option<ObjectId>>,
     /// How many nodes are connected.
@@ -80,7 +86,7 @@ pub(crate) struct Member {
 #[derive(Default)]
 struct Services {
     exchange: Option<ExchangeHandle>,
-    dhcp: Option<Arc<DhcpHandle>>,
+    dhcp: Option<(Arc<DhcpHandle>, Identity)>,
     http: Option<Arc<HttpCounters>>,
     tftp: Option<Arc<TftpCounters>>,
 }
@@ -100,6 +106,8 @@ impl View {
             store,
             state: RwLock::new(state),
             settings,
+            machines: RwLock::default(),
+            changing: tokio::sync::Mutex::default(),
             announced: watch::Sender::new(None),
             peers: watch::Sender::new(0),
             refused: watch::Sender::new(None),
@@ -162,8 +170,20 @@ impl View {
         self.announced.send_replace(Some(id));
     }
 
-    pub(crate) fn set_settings(&self, settings: Settings) {
+    /// Sets the settings and what they say of machines.
+    pub(crate) fn set_settings(&self, settings: Settings, machines: impl Into<Arc<Machines>>) {
+        *self.machines.write().unwrap_or_else(PoisonError::into_inner) = Some(machines.into());
         self.settings.send_replace(Some(settings));
+    }
+
+    /// What the settings say of machines, once they are known.
+    pub(crate) fn machines(&self) -> Option<Arc<Machines>> {
+        self.machines.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Waits until nobody else changes the settings, and keeps others from it.
+    pub(crate) async fn changing_settings(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.changing.lock().await
     }
 
     /// Notes that a node was connected or lost.
@@ -213,8 +233,8 @@ impl View {
         self.services().exchange = Some(handle);
     }
 
-    pub(crate) fn set_dhcp(&self, handle: Arc<DhcpHandle>) {
-        self.services().dhcp = Some(handle);
+    pub(crate) fn set_dhcp(&self, handle: Arc<DhcpHandle>, identity: Identity) {
+        self.services().dhcp = Some((handle, identity));
     }
 
     pub(crate) fn set_http(&self, counters: Arc<HttpCounters>) {
@@ -237,7 +257,11 @@ impl View {
     pub(crate) async fn counters(&self) -> (Option<HttpStats>, Option<TftpStats>, Option<Counters>) {
         let (http, tftp, dhcp) = {
             let services = self.services();
-            (services.http.clone(), services.tftp.clone(), services.dhcp.clone())
+            (
+                services.http.clone(),
+                services.tftp.clone(),
+                services.dhcp.as_ref().map(|(dhcp, _)| Arc::clone(dhcp)),
+            )
         };
         let dhcp = match dhcp {
             Some(dhcp) => dhcp.counters().await.ok(),
@@ -253,6 +277,11 @@ impl View {
     }
 
     pub(crate) fn dhcp(&self) -> Option<Arc<DhcpHandle>> {
+        self.services().dhcp.as_ref().map(|(dhcp, _)| Arc::clone(dhcp))
+    }
+
+    /// The DHCP service, and as what this node answers.
+    pub(crate) fn dhcp_identity(&self) -> Option<(Arc<DhcpHandle>, Identity)> {
         self.services().dhcp.clone()
     }
 
@@ -282,7 +311,7 @@ impl View {
     pub(crate) async fn status(&self) -> Status {
         let (exchange, dhcp) = {
             let services = self.services();
-            (services.exchange.clone(), services.dhcp.clone())
+            (services.exchange.clone(), services.dhcp.as_ref().map(|(dhcp, _)| Arc::clone(dhcp)))
         };
         let report = match exchange {
             Some(exchange) => exchange.report().await,

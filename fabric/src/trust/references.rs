@@ -1,13 +1,14 @@
 //! Which blobs signed statements name, for a store that collects garbage.
 
 use super::error::TrustError;
+use super::machines::decode_machines;
 use super::membership::{Membership, decode_memberships};
 use super::release::Release;
 use super::settings::Settings;
 use super::signed::{SignedMembership, SignedRelease, SignedSettings, Statement, kind};
 use crate::content::BlobRef;
 
-/// The blobs that `object` names: a signed statement, or a list of memberships. Signatures are not verified: what is kept was, when it
+/// The blobs that `object` names: a signed statement, a list of memberships, or the text about machines. Signatures are not verified: what is kept was, when it
 /// came.
 ///
 /// # Errors
@@ -16,7 +17,10 @@ pub fn references(object: &[u8]) -> Result<Vec<BlobRef>, TrustError> {
     if let Some(kind) = kind(object) {
         return named_by(kind, object);
     }
-    // Memberships name no blobs.
+    // Neither machines nor memberships name blobs.
+    if decode_machines(object).is_ok() {
+        return Ok(Vec::new());
+    }
     decode_memberships(object).map(|_| Vec::new())
 }
 

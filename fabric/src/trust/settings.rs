@@ -9,6 +9,7 @@ use super::error::TrustError;
 use super::signed::Statement;
 use super::text::check_name;
 use crate::codec;
+use crate::id::ObjectId;
 
 /// The swarm's TCP port, unless the settings say otherwise.
 const SWARM_PORT: u16 = 7744;
@@ -80,6 +81,8 @@ pub struct Settings {
     pub swarm_port: u16,
     /// Whether only machines with a [`Membership`](super::Membership) take part. The same for as long as the fabric lives.
     pub private: bool,
+    /// What operators say of single machines ([`decode_machines`](super::decode_machines)), if anything.
+    pub machines: Option<ObjectId>,
 }
 
 impl Settings {
@@ -101,6 +104,7 @@ impl Settings {
             http_port: 80,
             swarm_port: SWARM_PORT,
             private: false,
+            machines: None,
         }
     }
 
@@ -170,35 +174,39 @@ impl Settings {
     }
 }
 
-/// Format 1 lacks the last field of format 2, `private`, one byte: it is that of fabrics which are not.
+/// Format 2 lacks the last field of format 3, `machines`: one byte where nothing is said of machines.
+const PLAIN: u8 = 2;
+/// Format 1 lacks `private` as well, one byte: it is that of fabrics which are not.
 const OPEN: u8 = 1;
 
 impl Statement for Settings {
     const KIND: u8 = 2;
     const NAME: &'static str = "settings";
-    const FORMAT: u8 = 2;
-    /// A name and a handful of numbers.
+    const FORMAT: u8 = 3;
+    /// A name, a hash and a handful of numbers.
     const MAX_PAYLOAD: usize = 1024;
 
     fn format(&self) -> u8 {
-        if self.private { Self::FORMAT } else { OPEN }
+        match self {
+            Self { machines: Some(_), .. } => Self::FORMAT,
+            Self { private: true, .. } => PLAIN,
+            _ => OPEN,
+        }
     }
 
     fn to_payload(&self) -> Result<Vec<u8>, TrustError> {
         self.check()?;
         let mut payload =
             codec::encode(Self::NAME, self).map_err(|_| TrustError::Malformed { what: Self::NAME })?;
-        if self.format() == OPEN {
-            payload.pop();
-        }
+        let lacks = usize::from(Self::FORMAT - self.format());
+        payload.truncate(payload.len().saturating_sub(lacks));
         Ok(payload)
     }
 
     fn from_payload(format: u8, payload: &[u8]) -> Result<Self, TrustError> {
         let mut payload = payload.to_vec();
-        if format == OPEN {
-            payload.push(false.into());
-        }
+        // False and none are written as 0.
+        payload.resize(payload.len() + usize::from(Self::FORMAT - format), 0);
         let settings: Self =
             codec::decode(Self::NAME, &payload).map_err(|_| TrustError::Malformed { what: Self::NAME })?;
         settings.check()?;
@@ -209,6 +217,7 @@ impl Statement for Settings {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::id::Hash;
 
     #[test]
     fn the_default_is_valid_and_round_trips() {
@@ -216,7 +225,9 @@ mod tests {
         assert_eq!((settings.pool_size(), settings.subnet.to_string()), (992, "10.77.0.0/22".into()));
         assert_eq!(settings.subnet.broadcast(), Ipv4Addr::new(10, 77, 3, 255));
         let private = Settings { private: true, ..settings.clone() };
-        for settings in [settings, private] {
+        let machines = Settings { machines: Some(ObjectId(Hash::of(b"text"))), ..settings.clone() };
+        assert_eq!((private.format(), machines.format()), (2, 3));
+        for settings in [settings, private, machines] {
             let payload = settings.to_payload().unwrap();
             assert_eq!(Settings::from_payload(settings.format(), &payload).unwrap(), settings);
         }

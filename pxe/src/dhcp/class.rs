@@ -9,7 +9,7 @@ use std::str::FromStr;
 use serde::{Serialize, Serializer};
 
 use super::client::ClientKey;
-use super::config::Who;
+use super::config::{MachineId, Who};
 use super::packet::{Packet, code};
 
 /// Client system architecture, option 93 (RFC 4578 §2.1, IANA "Processor Architecture Types").
@@ -170,6 +170,8 @@ pub struct Client {
     pub key: ClientKey,
     /// The client identifier that it sends, empty if none.
     pub id: Vec<u8>,
+    /// The UUID of its machine, if it sends one that can be it.
+    pub machine: Option<MachineId>,
     /// Its kind.
     pub class: ClientClass,
     /// All architectures it lists in option 93, in its order.
@@ -198,13 +200,14 @@ impl Client {
         let archs = architectures(packet);
         let ipxe = ipxe_features(packet);
         let id = packet.option(code::CLIENT_ID).unwrap_or_default().to_vec();
-        Some(Self { key, id, class: classify(packet, &key, &archs, ipxe), archs, ipxe })
+        let machine = packet.option(code::UUID).and_then(MachineId::from_option);
+        Some(Self { key, id, machine, class: classify(packet, &key, &archs, ipxe), archs, ipxe })
     }
 
     /// It as reservations know it.
     #[must_use]
     pub fn who(&self) -> Who<'_> {
-        Who { key: self.key, id: (!self.id.is_empty()).then_some(&self.id) }
+        Who { key: self.key, id: (!self.id.is_empty()).then_some(&self.id), machine: self.machine }
     }
 }
 

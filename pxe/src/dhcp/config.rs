@@ -2,12 +2,13 @@
 //!
 //! [`Config`] is what was written; [`Settings`] is made from it once and is what the core reads. Knows no packets.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use super::client::ClientKey;
+use super::known::KnownClients;
+pub use super::known::{BadMachineId, ClientMatch, MachineId, Reservation, Told, Who};
 use super::loader::LoaderTable;
 use super::pool::Pool;
 use super::probe::FabricId;
@@ -109,6 +110,8 @@ pub struct Subnet {
     pub domain: Option<String>,
     /// Further options, by code.
     pub options: BTreeMap<u8, Vec<u8>>,
+    /// Relays whose own address (giaddr) lies outside of the network and whose clients belong here.
+    pub relays: Vec<Ipv4Addr>,
 }
 
 impl Subnet {
@@ -117,7 +120,7 @@ impl Subnet {
     pub fn whole(network: Network) -> Self {
         let ranges = vec![network.hosts()];
         let (routers, name_servers, options) = (Vec::new(), Vec::new(), BTreeMap::new());
-        Self { network, ranges, routers, name_servers, domain: None, options }
+        Self { network, ranges, routers, name_servers, domain: None, options, relays: Vec::new() }
     }
 
     /// Whether the address belongs to a router or DNS server of the subnet, or is no host address of it.
@@ -128,80 +131,6 @@ impl Subnet {
             || self.routers.contains(&address)
             || self.name_servers.contains(&address)
     }
-}
-
-/// How a reservation knows its client.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub enum ClientMatch {
-    /// By its hardware address.
-    Hardware(ClientKey),
-    /// By the client identifier that it sends (option 61), all bytes of it. A hardware address that matches goes first.
-    Id(Vec<u8>),
-}
-
-impl From<ClientKey> for ClientMatch {
-    fn from(key: ClientKey) -> Self {
-        Self::Hardware(key)
-    }
-}
-
-impl fmt::Display for ClientMatch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Hardware(key) => fmt::Display::fmt(key, f),
-            Self::Id(id) => {
-                f.write_str("client id ")?;
-                id.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-            }
-        }
-    }
-}
-
-/// What clients of a group, or one client, are told differently from others.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Told {
-    /// Loaders instead of [`Config::loaders`], by class.
-    pub loaders: LoaderTable,
-    /// Options by code; they replace the subnet's of the same code.
-    pub options: BTreeMap<u8, Vec<u8>>,
-    /// Lease times instead of [`Config::times`].
-    pub times: Option<LeaseTimes>,
-}
-
-impl Default for Told {
-    fn default() -> Self {
-        Self { loaders: LoaderTable::empty(), options: BTreeMap::new(), times: None }
-    }
-}
-
-/// A client that is known beforehand. Several may have one name: a machine with two interfaces.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reservation {
-    /// The client.
-    pub client: ClientMatch,
-    /// The address that it always gets, inside a subnet, in or outside of the pool.
-    pub address: Option<Ipv4Addr>,
-    /// Its host name, told in option 12.
-    pub name: Option<String>,
-    /// What it is told differently.
-    pub told: Told,
-}
-
-impl Reservation {
-    /// A client that gets this address and nothing else of its own.
-    #[must_use]
-    pub fn of_address(client: impl Into<ClientMatch>, address: Ipv4Addr) -> Self {
-        Self { client: client.into(), address: Some(address), name: None, told: Told::default() }
-    }
-}
-
-/// A client as reservations know it.
-#[derive(Debug, Clone, Copy)]
-pub struct Who<'a> {
-    /// Its hardware address.
-    pub key: ClientKey,
-    /// The client identifier that it sends.
-    pub id: Option<&'a [u8]>,
 }
 
 /// Lease times.
@@ -338,8 +267,7 @@ pub struct Settings {
     pub(super) subnets: Vec<Served>,
     /// This node's address as text, for `sname` and option 66.
     pub(super) server_name: String,
-    reserved_by_client: BTreeMap<ClientMatch, Reservation>,
-    reserved: BTreeSet<Ipv4Addr>,
+    known: KnownClients,
 }
 
 impl Settings {
@@ -359,15 +287,19 @@ impl Settings {
             return Err(ConfigError::EmptyPool(empty.subnet.network.address()));
         }
         check_overlap(&config.subnets)?;
-        let (reserved_by_client, reserved) = reservations(&config)?;
+        let known = KnownClients::new(&config.reservations, &config.subnets)?;
         let server_name = config.server.to_string();
-        Ok(Self { config, subnets, server_name, reserved_by_client, reserved })
+        Ok(Self { config, subnets, server_name, known })
     }
 
     /// The subnet that a client asks from: the relay's, or the link's own.
     #[must_use]
     pub fn subnet_for(&self, giaddr: Ipv4Addr) -> Option<&Served> {
-        if giaddr.is_unspecified() { self.subnets.first() } else { self.subnet_of(giaddr) }
+        if giaddr.is_unspecified() {
+            return self.subnets.first();
+        }
+        let named = self.subnets.iter().find(|served| served.subnet.relays.contains(&giaddr));
+        named.or_else(|| self.subnet_of(giaddr))
     }
 
     /// The subnet that holds an address.
@@ -385,13 +317,13 @@ impl Settings {
     /// The reservation of a client.
     #[must_use]
     pub fn reservation(&self, who: &Who<'_>) -> Option<&Reservation> {
-        if self.reserved_by_client.is_empty() {
-            return None;
-        }
-        self.reserved_by_client.get(&ClientMatch::Hardware(who.key)).or_else(|| {
-            let id = ClientMatch::Id(who.id?.to_vec());
-            self.reserved_by_client.get(&id)
-        })
+        self.known.of(who)
+    }
+
+    /// Whether an address is reserved, and for another client than this.
+    #[must_use]
+    pub fn is_reserved_for_another(&self, who: &Who<'_>, address: Ipv4Addr) -> bool {
+        self.known.is_reserved(address) && self.known.of(who).is_none_or(|own| own.address != Some(address))
     }
 
     /// Whether a client may ever be given `address`: a host address of a subnet, in its pool or reserved for this
@@ -400,7 +332,7 @@ impl Settings {
     pub fn allows(&self, who: &Who<'_>, address: Ipv4Addr) -> bool {
         let Some(served) = self.subnet_of(address) else { return false };
         let own = self.reservation(who).is_some_and(|reservation| reservation.address == Some(address));
-        let pooled = served.pool.contains(address) && !self.reserved.contains(&address);
+        let pooled = served.pool.contains(address) && !self.known.is_reserved(address);
         (own || pooled) && !served.subnet.is_infrastructure(address) && address != self.config.server
     }
 }
@@ -415,35 +347,6 @@ fn check_overlap(subnets: &[Subnet]) -> Result<(), ConfigError> {
         }
     }
     Ok(())
-}
-
-type Reservations = (BTreeMap<ClientMatch, Reservation>, BTreeSet<Ipv4Addr>);
-
-fn reservations(config: &Config) -> Result<Reservations, ConfigError> {
-    let mut by_client = BTreeMap::new();
-    let mut addresses = BTreeSet::new();
-    for reservation in &config.reservations {
-        let wrong = |why| {
-            let address = reservation.address.unwrap_or(Ipv4Addr::UNSPECIFIED);
-            Err(ConfigError::Reservation { client: reservation.client.clone(), address, why })
-        };
-        if let Some(address) = reservation.address {
-            match config.subnets.iter().find(|subnet| subnet.network.contains(address)) {
-                None => return wrong("lies in no configured subnet"),
-                Some(subnet) if subnet.is_infrastructure(address) => {
-                    return wrong("belongs to a router, a DNS server or the network itself");
-                }
-                Some(_) => {}
-            }
-            if !addresses.insert(address) {
-                return wrong("is reserved twice");
-            }
-        }
-        if by_client.insert(reservation.client.clone(), reservation.clone()).is_some() {
-            return wrong("is the client's second reservation");
-        }
-    }
-    Ok((by_client, addresses))
 }
 
 #[cfg(test)]
@@ -491,7 +394,7 @@ mod tests {
         let address = Ipv4Addr::new(10, 0, 0, 50);
         config.reservations.push(Reservation::of_address(mine, address));
         let settings = Settings::new(config).unwrap();
-        let (mine, other) = (Who { key: mine, id: None }, Who { key: other, id: None });
+        let (mine, other) = (Who::of_key(mine), Who::of_key(other));
         assert!(settings.allows(&mine, address));
         assert!(!settings.allows(&other, address));
         assert!(!settings.allows(&mine, Ipv4Addr::new(10, 0, 0, 1)), "the server's own");

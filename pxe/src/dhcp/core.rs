@@ -8,6 +8,7 @@
 
 mod act;
 mod choose;
+mod configure;
 mod decide;
 mod replicate;
 mod site;
@@ -21,7 +22,7 @@ use std::time::Duration;
 
 use super::class::Client;
 use super::client::ClientKey;
-use super::config::{Config, ConfigError, Mode, Network, Served, Settings};
+use super::config::{ClientMatch, Config, ConfigError, Mode, Network, Served, Settings};
 use super::event::{BootEvent, Counters};
 use super::lease::{Holder, Lease, LeaseRecord};
 use super::packet::{BOOT_REQUEST, MessageType, Packet, PacketError, code};
@@ -34,6 +35,7 @@ use solicit::Booting;
 use standby::{Hints, Server, Standby};
 use sweep::Sweep;
 
+pub use configure::KnownClient;
 pub use site::LISTEN_TIME;
 
 /// Records in one [`Output::Replicate`]: with at most 100 bytes each a batch fits a 32 KiB message.
@@ -100,6 +102,8 @@ pub struct Core {
     leaders: BTreeMap<Network, Leaders>,
     standby: Standby,
     hints: Hints,
+    /// How clients that are known by more than their hardware address were recognised.
+    recognised: BTreeMap<ClientKey, ClientMatch>,
     booting: Booting,
     site: Site,
     sweep: Sweep,
@@ -152,6 +156,7 @@ impl Core {
             leaders: BTreeMap::new(),
             standby: Standby::default(),
             hints: Hints::default(),
+            recognised: BTreeMap::new(),
             booting: Booting::default(),
             site,
             sweep,
@@ -179,10 +184,11 @@ impl Core {
         if self.take_probe(&packet) {
             return;
         }
-        let Some(request) = Self::read(packet, arrival) else {
+        let Some(mut request) = Self::read(packet, arrival) else {
             self.counters.malformed += 1;
             return;
         };
+        self.recognise(&mut request.client);
         if self.is_left_to_others(&request) {
             self.counters.strangers += 1;
             return;

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::client::ClientKey;
 use super::config::{Config, ConfigError, Mode};
-use super::core::Core;
+use super::core::{Core, KnownClient};
 use super::event::{BootEvent, Counters};
 use super::interface::{Interface, InterfaceError};
 use super::lease::{Holder, LeaseRecord};
@@ -93,6 +93,8 @@ enum Command {
     Records(Option<Holder>, oneshot::Sender<Vec<LeaseRecord>>),
     Counters(oneshot::Sender<Counters>),
     Responder(ClientKey, oneshot::Sender<MemberId>),
+    Configure(Box<Config>, oneshot::Sender<Result<(), ConfigError>>),
+    ClientAt(Ipv4Addr, oneshot::Sender<Option<KnownClient>>),
 }
 
 /// The running service. Dropping it stops the task without waiting.
@@ -191,6 +193,22 @@ impl DhcpHandle {
     /// [`Stopped`].
     pub async fn counters(&self) -> Result<Counters, Stopped> {
         self.ask(Command::Counters).await
+    }
+
+    /// Goes on with other settings, see [`Core::configure`].
+    ///
+    /// # Errors
+    /// [`Stopped`]; [`ConfigError`] if they contradict themselves, and nothing is changed then.
+    pub async fn configure(&self, config: Config) -> Result<Result<(), ConfigError>, Stopped> {
+        self.ask(|answer| Command::Configure(Box::new(config), answer)).await
+    }
+
+    /// The client that has a lease of this address.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub async fn client_at(&self, address: Ipv4Addr) -> Result<Option<KnownClient>, Stopped> {
+        self.ask(|answer| Command::ClientAt(address, answer)).await
     }
 
     /// The member that answers this client first.

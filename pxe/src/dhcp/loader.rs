@@ -89,6 +89,11 @@ impl LoaderTable {
         self.0.insert(canonical(class), loader);
     }
 
+    /// Sets what `other` sets.
+    pub fn extend(&mut self, other: &Self) {
+        self.0.extend(other.0.clone());
+    }
+
     /// What a class loads.
     #[must_use]
     pub fn get(&self, class: ClientClass) -> Option<&Loader> {

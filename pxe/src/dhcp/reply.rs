@@ -35,8 +35,8 @@ const IPXE_NO_PROXY: &[u8] = &[176, 1, 1];
 /// What the reply says.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Answer<'a> {
-    /// An OFFER or ACK with an address.
-    Lease { kind: MessageType, address: Ipv4Addr, lifetime: Duration, subnet: &'a Subnet },
+    /// An OFFER or ACK with an address; `shared` if somebody else answers on this link too.
+    Lease { kind: MessageType, address: Ipv4Addr, lifetime: Duration, subnet: &'a Subnet, shared: bool },
     /// An ACK to an INFORM: options without address or lease time (RFC 2131 §4.3.5).
     Inform { subnet: &'a Subnet },
     /// A NAK with a reason.
@@ -186,11 +186,11 @@ fn options(
     options.needed(code::MESSAGE_TYPE, &[message_type(answer).into()]);
     options.needed(code::SERVER_ID, &settings.config.server.octets());
     match answer {
-        Answer::Lease { lifetime, subnet, .. } => {
+        Answer::Lease { lifetime, subnet, shared, .. } => {
             push_times(&mut options, lifetime);
             push_subnet(&mut options, settings, client, subnet);
             push_boot(&mut options, settings, client, boot_file);
-            push_full(&mut options, client);
+            push_full(&mut options, packet, client, shared);
         }
         Answer::Inform { subnet } => {
             push_subnet(&mut options, settings, client, subnet);
@@ -248,10 +248,12 @@ fn push_subnet(options: &mut Options, settings: &Settings, client: &Client, subn
     if let Some(name) = known.and_then(|known| known.name.as_ref()).filter(|_| !is_own(code::HOST_NAME)) {
         options.optional(code::HOST_NAME, name.as_bytes());
     }
-    for (&code, value) in subnet.options.iter().filter(|(code, _)| !is_own(**code)) {
+    // The menu of a Raspberry Pi is no operator's affair.
+    let is_taken = |code: u8| code == code::VENDOR && client.class == ClientClass::RaspberryPi;
+    for (&code, value) in subnet.options.iter().filter(|(code, _)| !is_own(**code) && !is_taken(**code)) {
         options.optional(code, value);
     }
-    for (&code, value) in own.into_iter().flatten() {
+    for (&code, value) in own.into_iter().flatten().filter(|(code, _)| !is_taken(**code)) {
         options.optional(code, value);
     }
 }
@@ -284,7 +286,7 @@ fn reads_file_as_c_string(settings: &Settings, client: &Client) -> bool {
 
 /// What only a server that also gives the address says. No vendor class for PXE here: with it and without option 43,
 /// EDK2 would go and ask port 4011.
-fn push_full(options: &mut Options, client: &Client) {
+fn push_full(options: &mut Options, packet: &Packet, client: &Client, shared: bool) {
     match client.class {
         ClientClass::UefiHttp { .. } => options.needed(code::VENDOR_CLASS, b"HTTPClient"),
         ClientClass::RaspberryPi => {
@@ -293,6 +295,10 @@ fn push_full(options: &mut Options, client: &Client) {
         }
         class if class.is_ipxe() => {
             options.needed(code::IPXE, IPXE_NO_PROXY);
+            // Among the offers of several servers iPXE prefers one with its own vendor class; other ROMs dislike it.
+            if let Some(vendor_class) = packet.option(code::VENDOR_CLASS).filter(|_| shared) {
+                options.needed(code::VENDOR_CLASS, vendor_class);
+            }
         }
         _ => {}
     }

@@ -75,6 +75,15 @@ impl Table {
         Self { usage, ..Self::default() }
     }
 
+    /// Counts what is used of other pools from now on.
+    pub fn set_pools(&mut self, pools: impl IntoIterator<Item = Pool>) {
+        let addresses: BTreeSet<_> =
+            self.leases.values().filter(|lease| is_used(lease)).map(|lease| lease.address).collect();
+        let used = |pool: &Pool| addresses.iter().filter(|&&address| pool.contains(address)).count();
+        let count = |pool: Pool| Usage { used: u32::try_from(used(&pool)).unwrap_or(u32::MAX), pool };
+        self.usage = pools.into_iter().map(count).collect();
+    }
+
     /// Whether no address of this pool is [`Occupancy::Free`]: a search through it would be in vain.
     #[must_use]
     pub fn is_full(&self, pool: &Pool) -> bool {

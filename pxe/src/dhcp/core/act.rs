@@ -91,7 +91,8 @@ impl Core {
     fn send_lease(&mut self, request: &Request, kind: MessageType, address: Ipv4Addr, stage: Stage) {
         let Some(served) = self.settings.subnet_of(address) else { return };
         let lifetime = self.granted(request);
-        let answer = Answer::Lease { kind, address, lifetime, subnet: &served.subnet };
+        let shared = self.is_link_shared();
+        let answer = Answer::Lease { kind, address, lifetime, subnet: &served.subnet, shared };
         let packet = reply::write(&self.settings, &request.packet, &request.client, answer);
         self.send(packet, destination(request), SERVER_PORT);
         let boot_file = reply::boot_file(&self.settings, &request.client);

@@ -69,16 +69,20 @@ impl Core {
     }
 
     /// Whether a client may keep or take this address: it has the strongest live claim, or nobody has one and the
-    /// address is one that it could be given.
+    /// address is one that it could be given. What has been reserved for another since goes to that one.
     pub(super) fn may_have(&self, request: &Request, address: Ipv4Addr) -> bool {
+        let who = request.client.who();
         match self.table.keeper(address, self.now) {
-            Some(lease) => lease.holder == request.holder(),
-            None => self.settings.allows(&request.client.who(), address),
+            Some(lease) => {
+                lease.holder == request.holder() && !self.settings.is_reserved_for_another(&who, address)
+            }
+            None => self.settings.allows(&who, address),
         }
     }
 
-    /// Whether somebody else has this address.
+    /// Whether somebody else has this address, or is to have it.
     pub(super) fn is_held_by_another(&self, request: &Request, address: Ipv4Addr) -> bool {
         self.table.keeper(address, self.now).is_some_and(|lease| lease.holder != request.holder())
+            || self.settings.is_reserved_for_another(&request.client.who(), address)
     }
 }

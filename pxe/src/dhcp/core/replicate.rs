@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use super::super::client::{ClientKey, ETHERNET};
-use super::super::config::{Mode, Network, Served, Who};
+use super::super::config::{MachineId, Mode, Network, Served, Who};
 use super::super::event::{BootEvent, Stage};
 use super::super::lease::{Holder, Lease, LeaseRecord, LeaseState, MAX_REMAINING};
 use super::super::packet::{BOOT_REPLY, MessageType, Packet, code};
@@ -26,7 +26,7 @@ impl Core {
             return;
         }
         self.members = members;
-        self.leaders = self.settings.subnets.iter().map(|served| self.leaders_of(served)).collect();
+        self.choose_leaders();
         let affected: Vec<_> = self
             .table
             .iter()
@@ -39,6 +39,10 @@ impl Core {
             let expires = if alive { None } else { Some(self.now + MEMBER_GRACE) };
             self.table.put(Lease { expires, ..lease });
         }
+    }
+
+    pub(super) fn choose_leaders(&mut self) {
+        self.leaders = self.settings.subnets.iter().map(|served| self.leaders_of(served)).collect();
     }
 
     fn leaders_of(&self, served: &Served) -> (Network, Leaders) {
@@ -179,7 +183,8 @@ impl Core {
         };
         if same_kind {
             self.standby.cancel(&key, packet.xid);
-            let who = Who { key, id: packet.option(code::CLIENT_ID) };
+            let machine = packet.option(code::UUID).and_then(MachineId::from_option);
+            let who = Who { key, id: packet.option(code::CLIENT_ID), machine };
             let told = named.filter(|&address| self.settings.allows(&who, address));
             let by = if server.is_some_and(|server| self.is_node(server)) {
                 Server::Node

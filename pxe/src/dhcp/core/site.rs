@@ -6,7 +6,7 @@
 //! go on choosing it. Once a proxy, always a proxy: when the site's server fails for an hour, its clients must not be moved
 //! to another network.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
 
@@ -28,6 +28,8 @@ const SECOND_PROBE: Duration = Duration::from_millis(200);
 const PROBE_EVERY: Duration = Duration::from_secs(300);
 /// Time between two probes that suspicion asks for.
 const PROBE_AGAIN: Duration = Duration::from_secs(2);
+/// Probes whose answers are still waited for: those of a quarter of a minute at least.
+const MAX_PROBES: usize = 8;
 /// A server that answers no probe is believed in when so many clients have chosen it …
 const CONVINCING_CLIENTS: usize = 3;
 /// … over so long: a node of this fabric that has just joined is known as one by then.
@@ -53,8 +55,11 @@ pub(super) struct Site {
     acting: Mode,
     /// Until then packets of clients are held.
     listening: Option<Time>,
-    /// The transaction of the latest probe, and when it was sent.
-    probe: Option<(u32, Time)>,
+    /// When the latest probe was sent.
+    probed: Option<Time>,
+    /// The transactions of the latest probes, the last one at the end: a server that is slow, because it pings an address before it
+    /// offers it or has too much to do, answers one when others have been sent.
+    probes: VecDeque<u32>,
     next_probe: Option<Time>,
     others: BTreeMap<Ipv4Addr, Other>,
 }
@@ -69,7 +74,8 @@ impl Site {
         Self {
             acting,
             listening: listens.then_some(Time::ZERO + LISTEN_TIME),
-            probe: None,
+            probed: None,
+            probes: VecDeque::new(),
             next_probe: listens.then_some(Time::ZERO),
             others: BTreeMap::new(),
         }
@@ -107,7 +113,7 @@ impl Core {
         if self.site.next_probe.is_none_or(|at| at > self.now) {
             return;
         }
-        let first = self.site.probe.is_none();
+        let first = self.site.probed.is_none();
         self.send_probe();
         let again = if first { SECOND_PROBE } else { PROBE_EVERY };
         self.site.next_probe = (self.settings.config.mode == Mode::Auto).then_some(self.now + again);
@@ -117,7 +123,11 @@ impl Core {
         let Some(mac) = self.settings.config.own.mac() else { return };
         self.counter = self.counter.saturating_add(1);
         let xid = probe::transaction(self.me, self.counter);
-        self.site.probe = Some((xid, self.now));
+        self.site.probed = Some(self.now);
+        if self.site.probes.len() >= MAX_PROBES {
+            self.site.probes.pop_front();
+        }
+        self.site.probes.push_back(xid);
         let packet = probe::discover(mac, xid, self.settings.config.fabric, self.settings.config.server);
         let to = SocketAddrV4::new(Ipv4Addr::BROADCAST, 67);
         self.outputs.push_back(Output::Send { packet, to, from_port: 67 });
@@ -148,9 +158,7 @@ impl Core {
     /// Takes in a reply to this node's own probe; whether it is one.
     pub(super) fn take_probe_answer(&mut self, packet: &Packet, server: Ipv4Addr) -> bool {
         let own = self.settings.config.own.mac();
-        if self.site.probe.is_none_or(|(xid, _)| xid != packet.xid)
-            || own.is_none_or(|mac| packet.chaddr() != mac)
-        {
+        if !self.site.probes.contains(&packet.xid) || own.is_none_or(|mac| packet.chaddr() != mac) {
             return false;
         }
         if probe::said(packet).is_some() {
@@ -191,7 +199,7 @@ impl Core {
             other.clients.len() >= CONVINCING_CLIENTS && now.since(other.first) >= CONVINCING_TIME;
         if convinced {
             self.yield_to(server);
-        } else if self.site.probe.is_none_or(|(_, at)| now.since(at) >= PROBE_AGAIN) {
+        } else if self.site.probed.is_none_or(|at| now.since(at) >= PROBE_AGAIN) {
             self.send_probe();
         }
     }
@@ -245,6 +253,11 @@ impl Core {
     /// A client of which nothing is known here, where strangers are another fabric's.
     pub(super) fn is_left_to_others(&self, request: &Request) -> bool {
         !self.settings.config.strangers && !self.knows(request)
+    }
+
+    /// Whether somebody else answers DHCP on this link.
+    pub(super) fn is_link_shared(&self) -> bool {
+        self.site.is_shared()
     }
 
     /// Whether this client is somebody else's as likely as ours.

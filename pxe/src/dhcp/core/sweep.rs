@@ -40,6 +40,11 @@ impl Sweep {
         Self { next: sweeps.then_some(Time::ZERO), cursor: 0, first_round: true, doubts: (Time::ZERO, 0) }
     }
 
+    /// Begins anew, over another pool.
+    pub(super) fn restart(&mut self) {
+        (self.cursor, self.first_round) = (0, true);
+    }
+
     pub(super) fn next_due(&self) -> Option<Time> {
         self.next
     }

@@ -1,6 +1,7 @@
 //! The core against the rules, against the fixtures of real firmware, and hundreds of cores against each other.
 
 mod bench;
+mod configure;
 mod hostile;
 mod interop;
 mod members;

@@ -126,6 +126,12 @@ impl Task {
             Command::Counters(answer) => {
                 let _ = answer.send(self.core.counters());
             }
+            Command::Configure(config, answer) => {
+                let _ = answer.send(self.core.configure(now, *config));
+            }
+            Command::ClientAt(address, answer) => {
+                let _ = answer.send(self.core.client_at(now, address));
+            }
             Command::Responder(client, answer) => {
                 let _ = answer.send(self.core.responder(&client));
             }

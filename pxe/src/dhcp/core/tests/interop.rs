@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
 
 use super::super::Arrival;
-use super::bench::{Bench, Done, MAC, SERVER, config, select};
+use super::bench::{Bench, Done, MAC, SERVER, config, drain, member, select};
 use crate::dhcp::class::{Arch, ClientClass};
 use crate::dhcp::client::{ClientKey, INFINIBAND};
 use crate::dhcp::config::{ClientMatch, Config, Mode, ProxyStyle, Reservation, Subnet, Told};
@@ -511,4 +511,64 @@ fn every_relayed_subnet_has_its_pool_and_options() {
     assert_eq!((reply.address_option(code::ROUTER), reply.address_option(42)), (Some(relay), Some(relay)));
     let nowhere = bench.broadcast(fixtures::plain(DISCOVER, MAC).giaddr(Ipv4Addr::new(10, 6, 0, 1)));
     assert!(nowhere.is_silent());
+}
+
+#[test]
+fn d11_the_last_of_many_proxies_still_answers_within_the_two_seconds_that_ipxe_waits() {
+    let mut bench = proxy(ProxyStyle::Bypass);
+    bench.core.set_members(bench.now, (1..=200).map(member));
+    let discover = fixtures::bios_ipxe(DISCOVER, MAC);
+    let mut waited = Duration::ZERO;
+    let mut done = bench.broadcast(discover);
+    while done.is_silent() {
+        waited += Duration::from_millis(20);
+        assert!(waited < Duration::from_secs(1), "all others are dead");
+        done = bench.wait(Duration::from_millis(20));
+    }
+    assert!(!done.reply().file.is_empty());
+}
+
+#[test]
+fn d35_ipxe_gets_its_vendor_class_back_only_where_another_server_answers_too() {
+    let mut bench = Bench::full();
+    let class = |done: &Done| done.reply().option(code::VENDOR_CLASS).map(<[u8]>::to_vec);
+    assert_eq!(class(&bench.broadcast(fixtures::bios_ipxe(DISCOVER, MAC))), None);
+    let foreign = Build::new(fixtures::OFFER, [2, 0, 0, 0, 9, 9])
+        .field(0, &[2])
+        .field(16, &[10, 0, 0, 9])
+        .address(code::SERVER_ID, SITE);
+    bench.core.observe_reply(bench.now, &foreign.end()).unwrap();
+    drain(&mut bench.core);
+    let asked = fixtures::bios_ipxe(DISCOVER, MAC);
+    assert_eq!(class(&bench.broadcast(asked)), Some(b"PXEClient:Arch:00000:UNDI:002001".to_vec()));
+    assert_eq!(class(&bench.broadcast(fixtures::bios_pxe(DISCOVER, [2, 0, 0, 0, 4, 7]))), None);
+}
+
+#[test]
+fn h7_an_offer_is_the_same_after_each_of_the_firmwares_pauses() {
+    let mut bench = Bench::full();
+    let first = bench.broadcast(fixtures::uefi_http(DISCOVER, MAC)).reply().yiaddr;
+    for seconds in [4, 8, 16, 32] {
+        bench.wait(Duration::from_secs(seconds));
+        assert_eq!(bench.broadcast(fixtures::uefi_http(DISCOVER, MAC)).reply().yiaddr, first, "{seconds} s");
+    }
+}
+
+#[test]
+fn e2_arp_makes_nobody_known() {
+    let mut bench = Bench::new(Config { strangers: false, ..config(1) });
+    bench.core.address_taken(bench.now, AT, Some(ClientKey::ethernet(MAC)));
+    drain(&mut bench.core);
+    assert!(bench.broadcast(fixtures::plain(DISCOVER, MAC)).is_silent(), "a stranger as before");
+    assert_eq!(bench.core.client_at(bench.now, AT), None);
+}
+
+#[test]
+fn e5_where_broadcasts_are_swallowed_a_relay_brings_them() {
+    let mut bench = Bench::full();
+    let relay = Ipv4Addr::new(10, 0, 0, 2);
+    let arrival = Arrival { source: SocketAddrV4::new(relay, 67), unicast: true, port: 67 };
+    let done = bench.arrive(fixtures::plain(DISCOVER, MAC).giaddr(relay), arrival);
+    assert_eq!(done.to(), SocketAddrV4::new(relay, 67), "not a broadcast in the whole exchange");
+    assert!(!done.reply().yiaddr.is_unspecified());
 }

@@ -106,6 +106,21 @@ fn a_server_that_comes_later_is_asked_and_yielded_to() {
 }
 
 #[test]
+fn a_slow_server_is_yielded_to_although_it_has_been_asked_again_since() {
+    let (mut bench, _) = auto();
+    bench.wait(SECOND);
+    bench.wait(10 * SECOND);
+    let foreign =
+        offer_to(&Packet::parse(&fixtures::plain(DISCOVER, MAC).end()).unwrap(), Ipv4Addr::new(10, 0, 0, 9));
+    let first = see(&mut bench, &foreign).reply().clone();
+    assert!(probe::said(&first).is_some(), "asked because a server was seen");
+    bench.wait(3 * SECOND);
+    assert!(probe::said(see(&mut bench, &foreign).reply()).is_some(), "asked again");
+    see(&mut bench, &offer_to(&first, Ipv4Addr::new(10, 0, 0, 9)));
+    assert_eq!(bench.core.acting(), Mode::Proxy);
+}
+
+#[test]
 fn a_server_that_answers_no_strangers_is_believed_in_when_its_clients_go_on_choosing_it() {
     let (mut bench, _) = auto();
     bench.wait(10 * SECOND);
