@@ -5,13 +5,14 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use fabric::id::ObjectId;
-use fabric::trust::TrustRoot;
+use fabric::trust::{RootMode, TrustRoot};
 use pxe::dhcp::Mode;
 use serde::{Deserialize, Serialize};
 
 use crate::limits::Limits;
 use crate::link::Cidr;
 use crate::stage::config::StageConfig;
+use crate::stage::{RootOptions, Seed};
 
 /// How the node answers DHCP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -71,6 +72,9 @@ pub struct NodeConfig {
     /// What it may use of its machine and link.
     #[serde(default)]
     pub limits: Limits,
+    /// How the root is held, as far as the machine's kernel line says.
+    #[serde(default)]
+    pub root: RootOptions,
     /// File or device that events go to as well.
     pub events: Option<PathBuf>,
     /// Directory of the operator's own boot files.
@@ -81,6 +85,18 @@ pub struct NodeConfig {
     pub private: bool,
     /// Whether the store is in RAM and gone at power-off: no waiting for a disk then.
     pub volatile: bool,
+}
+
+impl NodeConfig {
+    /// How this node holds the root of a release whose own way is `mode`.
+    pub(crate) fn root_mode(&self, mode: RootMode) -> RootMode {
+        self.root.mode.unwrap_or(mode)
+    }
+
+    /// Whether the blob of such a root is given back once it is unpacked.
+    pub(crate) fn drops_root(&self, mode: RootMode) -> bool {
+        self.root.seed == Seed::None && matches!(self.root_mode(mode), RootMode::Zram | RootMode::Tmpfs)
+    }
 }
 
 /// What the first stage says in the file at `path`.
@@ -101,6 +117,7 @@ pub(crate) fn from_first_stage(path: &Path) -> anyhow::Result<NodeConfig> {
         http_port: Some(said.http_port),
         swarm_port: Some(said.swarm_port),
         limits: said.limits,
+        root: said.root,
         events: said.events,
         files: None,
         private: said.private,
@@ -128,6 +145,7 @@ impl NodeConfig {
             http_port: None,
             swarm_port: None,
             limits: Limits::default(),
+            root: RootOptions::default(),
             events: None,
             files: None,
             private: false,
