@@ -228,7 +228,13 @@ fn properties(from: &Path, to: &Path, meta: &Metadata) -> io::Result<()> {
         fs::set_permissions(to, fs::Permissions::from_mode(meta.mode() & 0o7777))?;
     }
     // After the owner too, which takes away capabilities.
-    for name in xattr::list(from)? {
+    let names = match xattr::list(from) {
+        Ok(names) => names.collect(),
+        // What a squashfs says when none of its files has any.
+        Err(error) if error.kind() == io::ErrorKind::Unsupported => vec![],
+        Err(error) => return Err(error),
+    };
+    for name in names {
         if let Some(value) = xattr::get(from, &name)? {
             xattr::set(to, &name, &value)?;
         }
