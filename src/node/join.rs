@@ -68,7 +68,9 @@ impl Join {
         };
         let release = self.release(id).await;
         let Some(settings) = self.view.wait_settings().await else { return };
-        if config.volatile {
+        // What was unpacked and given back is neither weighed nor fetched again.
+        let given_back = takes_over && config.drops_root(release.release.root_mode);
+        if config.volatile && !given_back {
             self.memory(&release.release, config.root_mode(release.release.root_mode)).await;
         }
         self.boot_blobs(&release.release).await;
@@ -76,8 +78,7 @@ impl Join {
         if booting.send(settings).await.is_err() {
             return;
         }
-        // What was unpacked and given back is not fetched again.
-        if !(takes_over && config.drops_root(release.release.root_mode)) {
+        if !given_back {
             self.root(&release.release).await;
         }
         if takes_over {
