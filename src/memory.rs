@@ -64,3 +64,56 @@ pub(crate) fn needed_mib(release: &Release, mode: RootMode) -> u64 {
     let said = if mode == release.root_mode { u64::from(release.memory_needed_mib) } else { 0 };
     held.saturating_add(unpacked).max(said)
 }
+
+#[cfg(test)]
+mod tests {
+    use fabric::content::index_bytes;
+    use fabric::trust::{Arch, RootFormat};
+
+    use super::*;
+
+    /// A release whose root has `mib` MiB, and nothing else of any size.
+    fn release(mib: u64, cmdline: &str) -> Release {
+        let mut blob = index_bytes(b"a").unwrap().reference();
+        blob.size = 1;
+        let root = fabric::content::BlobRef { size: mib << 20, ..blob };
+        Release {
+            name: "debian".into(),
+            version: "1".into(),
+            generation: 1,
+            arch: Arch::X86_64,
+            kernel: blob,
+            kernel_version: "6.1".into(),
+            first_stage: blob,
+            root,
+            root_format: RootFormat::Squashfs,
+            loaders: vec![],
+            cmdline: cmdline.into(),
+            root_mode: RootMode::Overlay,
+            memory_needed_mib: 0,
+        }
+    }
+
+    #[test]
+    fn available_memory_is_read_in_bytes() {
+        let text = "MemTotal:  500000 kB\nMemFree: 1 kB\nMemAvailable:     2048 kB\n";
+        assert_eq!(parse(text), Some(2 * 1024 * 1024));
+        assert_eq!(parse("MemTotal: 1 kB\n"), None);
+        assert_eq!(parse("MemAvailable: lots\n"), None);
+    }
+
+    #[test]
+    fn each_mode_needs_the_blobs_and_what_it_unpacks() {
+        let word = unpacked_word(200 << 20, 10 << 10);
+        assert_eq!(word, "bootfabric.unpacked=210");
+        let said = release(50, &format!("quiet {word}"));
+        let held = 50 + 1 + BESIDE_BLOBS_MIB;
+        let needed = [RootMode::Overlay, RootMode::Tmpfs, RootMode::Zram].map(|mode| needed_mib(&said, mode));
+        assert_eq!(needed, [held, held + 210, held + 88]);
+        // Of releases that do not say, a guess; and never less than the builder says of its own mode.
+        assert_eq!(needed_mib(&release(50, "quiet"), RootMode::Tmpfs), held + 150);
+        let more = Release { memory_needed_mib: 4096, ..said };
+        assert_eq!(needed_mib(&more, RootMode::Overlay), 4096);
+        assert_eq!(needed_mib(&more, RootMode::Tmpfs), held + 210);
+    }
+}

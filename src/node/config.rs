@@ -159,6 +159,20 @@ mod tests {
     use super::*;
 
     #[test]
+    fn only_an_unpacked_root_is_given_back_and_only_if_it_is_not_kept() {
+        let config = |mode, seed| NodeConfig {
+            root: RootOptions { mode, seed, ..RootOptions::default() },
+            ..NodeConfig::example()
+        };
+        let overlay = RootMode::Overlay;
+        assert!(!config(None, Seed::None).drops_root(overlay));
+        assert!(config(None, Seed::None).drops_root(RootMode::Tmpfs));
+        assert!(config(Some(RootMode::Zram), Seed::None).drops_root(overlay));
+        assert!(!config(Some(overlay), Seed::None).drops_root(RootMode::Zram));
+        assert!(!config(Some(RootMode::Zram), Seed::All).drops_root(overlay));
+    }
+
+    #[test]
     fn limits_are_kept_and_an_older_version_has_none() {
         let limits = Limits { upload_limit: "400mbit".parse().ok(), ..Limits::default() };
         let config = NodeConfig { limits, ..NodeConfig::example() };
