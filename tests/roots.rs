@@ -72,6 +72,9 @@ impl Bench {
             "PreferredAuthentications=none",
             "ConnectTimeout=60",
             "ConnectionAttempts=5",
+            // A machine that starts anew says no goodbye.
+            "ServerAliveInterval=5",
+            "ServerAliveCountMax=6",
         ] {
             ssh.args(["-o", option]);
         }
