@@ -25,6 +25,7 @@ build: setup ## build the program, statically linked
 assets: setup ## fetch the kernel and make the root filesystems that demo and tests boot
 	@tests/assets.sh
 	@tests/assets-debian.sh
+	@tests/assets-ssh.sh
 	@tests/assets-busybox.sh
 
 demo: build assets ## boot bare machines from each other, live (FIRMWARE=bios|uefi, KEEP=DIR keeps consoles and captures)

@@ -162,6 +162,9 @@ pub enum Event {
         version: String,
         /// Generation number.
         generation: u64,
+        /// How nodes hold its root: `overlay`, `zram`, `tmpfs`.
+        #[serde(default)]
+        root_mode: String,
     },
     /// The memory the root needs was compared with what the machine has.
     MemoryChecked {
@@ -286,6 +289,28 @@ pub enum Event {
         expected: String,
         /// Whether they agree.
         matches: bool,
+    },
+    /// The root was unpacked into memory.
+    RootUnpacked {
+        /// Root mode.
+        mode: String,
+        /// The kernel's name of the compressor; empty for plain memory.
+        compression: String,
+        /// Bytes of its files, in whole pages.
+        original: u64,
+        /// Bytes of memory that they take.
+        used: u64,
+        /// Bytes of the blob, which is in memory a second time unless it is given back.
+        blob: u64,
+        /// How long it took.
+        millis: u64,
+    },
+    /// The root's blob was given back, as the node does not keep it for others.
+    RootDropped {
+        /// The blob.
+        blob: String,
+        /// Its size in bytes.
+        bytes: u64,
     },
     /// The agent moved into the new root, as PID 1 told it to; PID 1 does not go on before.
     Entered {

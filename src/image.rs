@@ -16,6 +16,7 @@
 //! Building is reproducible: the same inputs give the same blobs, or nodes would fetch again what they have. Nothing here
 //! talks to a network or prints.
 
+pub mod again;
 mod archive;
 pub mod build;
 mod closure;

@@ -14,6 +14,7 @@
 //! | `machines` | what operators say of machines: subnets, groups, nodes |
 //! | `maintain` | an operator's changes of a store, here or through the node that has it open |
 //! | `members` | memberships of a private fabric, as they are kept and changed |
+//! | `memory` | how much memory a machine has, and how much a root needs |
 //! | [`node`] | the agent: swarm, store and boot services as one node |
 //! | [`share`] | files handed from machine to machine without a fabric |
 //! | [`stage`] | the first stage: PID 1 until the root's own init takes over |
@@ -28,6 +29,7 @@ pub mod link;
 mod machines;
 mod maintain;
 mod members;
+mod memory;
 pub mod node;
 pub mod share;
 pub mod stage;

@@ -384,6 +384,15 @@ impl Node {
 
     /// Does what PID 1 says.
     fn obey(&self, line: &str) {
+        if line == "drop root" {
+            let join = self.join.clone();
+            tokio::spawn(async move {
+                if let Err(error) = join.drop_root().await {
+                    tracing::error!("cannot give the root's blob back: {error:#}");
+                }
+            });
+            return;
+        }
         let Some(root) = line.strip_prefix("enter ") else {
             tracing::warn!(line, "PID 1 says something unknown");
             return;

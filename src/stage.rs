@@ -43,6 +43,7 @@ use std::time::Duration;
 
 pub use config::StageConfig;
 pub use modules::modprobe_main;
+pub use root::options::{Compression, RootOptions, RootSize, Seed};
 
 use boot::Boot;
 

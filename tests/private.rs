@@ -121,6 +121,7 @@ impl Fabric {
             events: None,
             private: true,
             limits: bootfabric::limits::Limits::default(),
+            root: bootfabric::stage::RootOptions::default(),
         };
         let file = self.lab.directory().join("stage.json");
         stage.write(&file)?;

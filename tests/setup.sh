@@ -27,6 +27,7 @@ cpio                                   cpio              reading initramfs archi
 xz                                     xz-utils          compressed roots and kernel modules
 zstd                                   zstd              compressed roots
 curl                                   curl              an HTTP and TFTP client to test with
+ssh                                    openssh-client    looking into machines
 tftp                                   tftp-hpa          a TFTP client to test with
 dhclient                               isc-dhcp-client   a DHCP client to test with
 dhcpcd                                 dhcpcd-base       a DHCP client to test with

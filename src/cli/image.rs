@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::Subcommand;
+use fabric::trust::RootMode;
 
 use super::output::{human_bytes, print_json, print_line};
 use super::place::Place;
@@ -15,6 +16,7 @@ use crate::image::{KernelSource, RootSource, SETS};
 
 mod diff;
 mod progress;
+mod set;
 mod uki;
 
 #[derive(Debug, clap::Args)]
@@ -33,6 +35,8 @@ enum Command {
     Show(NameArgs),
     /// Tell what a node that holds image A would fetch to hold image B
     Diff(diff::DiffArgs),
+    /// Boot an image another way: another root mode, other kernel arguments
+    Set(set::SetArgs),
     /// Make one UEFI program of kernel, initramfs and command line, for firmware that needs no loader
     Uki(uki::UkiArgs),
     /// Remove an image, and the blobs that no other image uses and no pin keeps
@@ -67,6 +71,10 @@ struct BuildArgs {
     /// Kernel arguments
     #[arg(long, default_value = "console=tty0 console=ttyS0,115200")]
     cmdline: String,
+    /// How nodes hold the root: overlay (the image itself, and over it what is written), zram (unpacked into compressed RAM),
+    /// tmpfs (unpacked into RAM); a node's kernel line can say otherwise
+    #[arg(long, value_name = "MODE", default_value_t = RootMode::Overlay)]
+    root_mode: RootMode,
     #[arg(long, value_name = "SETS", value_delimiter = ',', default_value = "pc", help = modules_help())]
     modules: Vec<String>,
     /// Do not add the kernel's modules to a root that has none for it (smaller; the booted system can load no more)
@@ -130,6 +138,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
         Command::Ls(args) => list(&args),
         Command::Show(args) => show(&args),
         Command::Diff(args) => diff::run(&args),
+        Command::Set(args) => set::run(args),
         Command::Uki(args) => uki::run(args),
         Command::Rm(args) => remove(&args),
     }
@@ -154,6 +163,7 @@ fn run_build(args: BuildArgs) -> anyhow::Result<()> {
         name: args.name,
         version: args.version,
         cmdline: args.cmdline,
+        root_mode: args.root_mode,
         modules: args.modules,
         root_modules: if args.no_root_modules { RootModules::Leave } else { RootModules::Add },
         tools: args.tools,

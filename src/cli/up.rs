@@ -12,6 +12,7 @@ use crate::limits::Limits;
 use crate::link::{self, Cidr};
 use crate::node::config::{DhcpMode, NodeConfig};
 use crate::node::{self, Start};
+use crate::stage::RootOptions;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -105,6 +106,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
         http_port: None,
         swarm_port: None,
         limits: args.limits,
+        root: RootOptions::default(),
         events: args.events,
         files: args.files,
         private: false,

@@ -19,11 +19,8 @@ use super::kernel::{Kernel, KernelError, KernelSource};
 use super::loaders::{self, LoaderError, LoaderFile};
 use super::modules::Absent;
 use super::progress::{Progress, Step};
-use super::root::{Root, RootError, RootSource};
-
-/// What a machine needs beside the blobs, in MiB: the agent, the root's own programs, and some room for what they write.
-/// A small Debian with systemd has 40 MiB in use at its login prompt, and the agent may take as much.
-const MEMORY_BESIDE_BLOBS: u64 = 128;
+use super::root::{Content, Root, RootError, RootSource};
+use crate::memory;
 
 /// Whether the modules of a kernel that is not the root's own are added to the root.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +44,8 @@ pub struct BuildRequest {
     pub version: String,
     /// Kernel arguments.
     pub cmdline: String,
+    /// How nodes hold the root.
+    pub root_mode: RootMode,
     /// Sets of kernel modules, and single ones, for the first stage.
     pub modules: Vec<String>,
     /// Whether the root gets modules.
@@ -151,11 +150,11 @@ pub fn build(
     let add_modules = request.root_modules == RootModules::Add && !root.has_modules(&kernel.version);
     let scratch = Scratch(store.scratch()?);
     let squashfs = scratch.0.join("root.squashfs");
-    root.pack(add_modules.then_some(&kernel), &squashfs, progress)?;
+    let content = root.pack(add_modules.then_some(&kernel), &squashfs, progress)?;
 
     let blobs = add_blobs(store, &kernel, &first_stage, &squashfs, loaders, progress)?;
     scratch.remove()?;
-    let release = release(request, generation, &kernel.version, blobs);
+    let release = release(request, generation, &kernel.version, content, blobs);
     let signed = SignedRelease::sign(operator, &release)?;
     let id = heads::publish(store, &trust_root, &request.name, &signed)?;
     Ok(Built {
@@ -203,7 +202,14 @@ fn add_blobs(
     Ok(blobs)
 }
 
-fn release(request: &BuildRequest, generation: u64, kernel_version: &str, blobs: Blobs) -> Release {
+fn release(
+    request: &BuildRequest,
+    generation: u64,
+    kernel_version: &str,
+    content: Content,
+    blobs: Blobs,
+) -> Release {
+    let unpacked = memory::unpacked_word(content.bytes, content.inodes);
     let mut release = Release {
         name: request.name.clone(),
         version: request.version.clone(),
@@ -215,13 +221,12 @@ fn release(request: &BuildRequest, generation: u64, kernel_version: &str, blobs:
         root: blobs.root,
         root_format: RootFormat::Squashfs,
         loaders: blobs.loaders,
-        cmdline: request.cmdline.clone(),
-        root_mode: RootMode::Overlay,
+        cmdline: format!("{} {unpacked}", request.cmdline).trim_start().to_owned(),
+        root_mode: request.root_mode,
         memory_needed_mib: 0,
     };
-    let bytes: u64 = release.blobs().map(|blob| blob.size).sum();
-    release.memory_needed_mib =
-        u32::try_from(bytes.div_ceil(1 << 20) + MEMORY_BESIDE_BLOBS).unwrap_or(u32::MAX);
+    let needed = memory::needed_mib(&release, request.root_mode);
+    release.memory_needed_mib = u32::try_from(needed).unwrap_or(u32::MAX);
     release
 }
 
@@ -234,7 +239,7 @@ fn check_words(request: &BuildRequest) -> Result<(), TrustError> {
     let loader = |name: &String| Loader { name: name.clone(), blob: stand_in };
     let loaders = request.loaders.iter().map(|file| loader(&file.name)).collect();
     let blobs = Blobs { kernel: stand_in, first_stage: stand_in, root: stand_in, loaders };
-    release(request, 1, "0", blobs).to_payload().map(drop)
+    release(request, 1, "0", Content::default(), blobs).to_payload().map(drop)
 }
 
 /// A directory in the store that goes with the build.

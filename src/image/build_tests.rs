@@ -51,6 +51,7 @@ impl Bench {
             name: "test".into(),
             version: "1".into(),
             cmdline: "console=ttyS0".into(),
+            root_mode: RootMode::Overlay,
             modules: vec!["virtio".into()],
             root_modules: RootModules::Add,
             tools: Vec::new(),

@@ -112,6 +112,25 @@ fn hint(error: &std::io::Error) -> &'static str {
     }
 }
 
+/// How much a root is, unpacked.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Content {
+    /// Bytes of its files in whole pages, holes included.
+    pub(super) bytes: u64,
+    /// Files, directories and all else; every name of a file counts.
+    pub(super) inodes: u64,
+}
+
+impl Content {
+    /// Counts a file of `size` bytes.
+    fn add(&mut self, size: u64) {
+        /// Bytes of a page.
+        const PAGE: u64 = 4096;
+        self.bytes += size.next_multiple_of(PAGE);
+        self.inodes += 1;
+    }
+}
+
 /// A root that was checked and can be packed.
 #[derive(Debug)]
 pub(super) struct Root {
@@ -173,7 +192,7 @@ impl Root {
         add_modules: Option<&Kernel>,
         out: &Path,
         progress: &dyn Progress,
-    ) -> Result<(), RootError> {
+    ) -> Result<Content, RootError> {
         let added = add::added(&self.survey, add_modules)?;
         let total = self.survey.bytes + added.iter().map(add::Added::size).sum::<u64>();
         progress.begin(Step::Root, Some(total));
@@ -185,7 +204,11 @@ impl Root {
             add::write(&added, stream, progress)
         })?;
         progress.end();
-        Ok(())
+        let mut content = self.survey.content;
+        for one in &added {
+            content.add(one.size());
+        }
+        Ok(content)
     }
 
     fn survey_tar(&mut self, path: &Path, progress: &dyn Progress) -> Result<(), RootError> {

@@ -16,14 +16,19 @@ use serde::{Deserialize, Serialize};
 pub enum RootKind {
     /// Debian with systemd.
     Debian,
+    /// The same with an ssh server that lets root in.
+    DebianSsh,
     /// A few megabytes of busybox: boots fast.
     Busybox,
 }
 
 impl RootKind {
-    fn name(self) -> &'static str {
+    /// Its name, which is that of its image.
+    #[must_use]
+    pub fn name(self) -> &'static str {
         match self {
             Self::Debian => "debian",
+            Self::DebianSsh => "debian-ssh",
             Self::Busybox => "busybox",
         }
     }
@@ -32,7 +37,7 @@ impl RootKind {
     #[must_use]
     pub fn booted_text(self) -> &'static str {
         match self {
-            Self::Debian => "Reached target multi-user.target",
+            Self::Debian | Self::DebianSsh => "Reached target multi-user.target",
             Self::Busybox => "busybox root is up",
         }
     }
@@ -63,6 +68,21 @@ impl Assets {
     #[must_use]
     pub fn program(&self) -> &Path {
         &self.program
+    }
+
+    /// Boots the image of `kind` in `home` another way: `changes` are arguments of `bootfabric image set`.
+    ///
+    /// # Errors
+    /// If it is refused; the program's own words are in the message.
+    pub fn set(&self, kind: RootKind, home: &Path, changes: &[&str]) -> anyhow::Result<()> {
+        let mut set = Command::new(&self.program);
+        run(set.args(["image", "set", kind.name()]).args(changes).arg("--fabric").arg(home))
+    }
+
+    /// Kernel arguments of lab images, with `more`.
+    #[must_use]
+    pub fn kernel_line(more: &str) -> String {
+        format!("{LAB_CMDLINE} {more}")
     }
 
     fn root(&self, kind: RootKind) -> anyhow::Result<PathBuf> {
@@ -99,7 +119,8 @@ impl Assets {
         }
         // Homes of other programs are of no use any more.
         for old in std::fs::read_dir(&homes)?.flatten() {
-            if old.file_name().to_string_lossy().starts_with(&format!("{}-", kind.name())) {
+            let name = old.file_name();
+            if name.to_string_lossy().rsplit_once('-').is_some_and(|(of, _)| of == kind.name()) {
                 std::fs::remove_dir_all(old.path())
                     .with_context(|| format!("cannot remove {}", old.path().display()))?;
             }

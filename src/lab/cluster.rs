@@ -184,16 +184,36 @@ impl Cluster {
         mac: Option<Mac>,
         memory_mib: u32,
     ) -> anyhow::Result<MachineNode> {
+        let mut spec = self.spec(name).memory_mib(memory_mib);
+        if let Some(mac) = mac {
+            spec = spec.mac(mac);
+        }
+        self.power_on_as(&spec)
+    }
+
+    /// A machine with this cluster's firmware, to be changed and powered on.
+    #[must_use]
+    pub fn spec(&self, name: &str) -> MachineSpec {
         let firmware = match self.options.boot {
             Boot::Bios => Firmware::Bios,
             Boot::Uefi => Firmware::uefi(),
         };
-        let mut spec = MachineSpec::new(name, firmware).memory_mib(memory_mib);
-        if let Some(mac) = mac {
-            spec = spec.mac(mac);
-        }
-        let machine = self.lab.machine(&spec, &self.switch)?;
-        Ok(MachineNode { name: name.to_owned(), machine })
+        MachineSpec::new(name, firmware).memory_mib(MACHINE_MEMORY_MIB)
+    }
+
+    /// Powers the machine of `spec` on.
+    ///
+    /// # Errors
+    /// If the virtual machine does not start.
+    pub fn power_on_as(&self, spec: &MachineSpec) -> anyhow::Result<MachineNode> {
+        let machine = self.lab.machine(spec, &self.switch)?;
+        Ok(MachineNode { name: machine.name().to_owned(), machine })
+    }
+
+    /// What machines boot from.
+    #[must_use]
+    pub fn assets(&self) -> &Assets {
+        &self.assets
     }
 }
 
@@ -299,7 +319,16 @@ impl MachineNode {
     /// # Errors
     /// If one of these does not happen.
     pub fn booted(&self, root: RootKind) -> anyhow::Result<String> {
-        let hash = match self.wait_for("root-hashed")? {
+        self.booted_in(self.events(), root)
+    }
+
+    /// As [`MachineNode::booted`], by what it says in `events`: those since it was started again.
+    ///
+    /// # Errors
+    /// If one of these does not happen.
+    pub fn booted_in(&self, events: &EventLog, root: RootKind) -> anyhow::Result<String> {
+        let wait_for = |name: &str| parse(&events.wait_for_name(name, BOOT_DEADLINE)?);
+        let hash = match wait_for("root-hashed")? {
             Event::RootHashed { computed, expected, matches } => {
                 ensure!(
                     matches && computed == expected,
@@ -310,10 +339,10 @@ impl MachineNode {
             }
             other => anyhow::bail!("unexpected {other:?}"),
         };
-        self.wait_for("handed-over")?;
+        wait_for("handed-over")?;
         self.machine.console().wait_for(root.booted_text(), BOOT_DEADLINE)?;
-        if root == RootKind::Debian {
-            match self.wait_for("took-over")? {
+        if root != RootKind::Busybox {
+            match wait_for("took-over")? {
                 Event::TookOver { fetched: 0 } => {}
                 other => anyhow::bail!("{}: the service fetched again: {other:?}", self.name),
             }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use fabric::id::ObjectId;
-use fabric::trust::TrustRoot;
+use fabric::trust::{RootMode, TrustRoot};
 use pxe::dhcp::Mode;
 use pxe::dhcp::config::ProxyStyle;
 use serde::{Deserialize, Serialize};
@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::limits::Limits;
 use crate::link::Cidr;
 use crate::stage::config::StageConfig;
+use crate::stage::{RootOptions, Seed};
 
 /// How the node answers DHCP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -82,6 +83,9 @@ pub struct NodeConfig {
     /// What it may use of its machine and link.
     #[serde(default)]
     pub limits: Limits,
+    /// How the root is held, as far as the machine's kernel line says.
+    #[serde(default)]
+    pub root: RootOptions,
     /// File or device that events go to as well.
     pub events: Option<PathBuf>,
     /// Directory of the operator's own boot files.
@@ -92,6 +96,18 @@ pub struct NodeConfig {
     pub private: bool,
     /// Whether the store is in RAM and gone at power-off: no waiting for a disk then.
     pub volatile: bool,
+}
+
+impl NodeConfig {
+    /// How this node holds the root of a release whose own way is `mode`.
+    pub(crate) fn root_mode(&self, mode: RootMode) -> RootMode {
+        self.root.mode.unwrap_or(mode)
+    }
+
+    /// Whether the blob of such a root is given back once it is unpacked.
+    pub(crate) fn drops_root(&self, mode: RootMode) -> bool {
+        self.root.seed == Seed::None && matches!(self.root_mode(mode), RootMode::Zram | RootMode::Tmpfs)
+    }
 }
 
 /// What the first stage says in the file at `path`.
@@ -112,6 +128,7 @@ pub(crate) fn from_first_stage(path: &Path) -> anyhow::Result<NodeConfig> {
         http_port: Some(said.http_port),
         swarm_port: Some(said.swarm_port),
         limits: said.limits,
+        root: said.root,
         events: said.events,
         files: None,
         private: said.private,
@@ -139,6 +156,7 @@ impl NodeConfig {
             http_port: None,
             swarm_port: None,
             limits: Limits::default(),
+            root: RootOptions::default(),
             events: None,
             files: None,
             private: false,
@@ -150,6 +168,20 @@ impl NodeConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_an_unpacked_root_is_given_back_and_only_if_it_is_not_kept() {
+        let config = |mode, seed| NodeConfig {
+            root: RootOptions { mode, seed, ..RootOptions::default() },
+            ..NodeConfig::example()
+        };
+        let overlay = RootMode::Overlay;
+        assert!(!config(None, Seed::None).drops_root(overlay));
+        assert!(config(None, Seed::None).drops_root(RootMode::Tmpfs));
+        assert!(config(Some(RootMode::Zram), Seed::None).drops_root(overlay));
+        assert!(!config(Some(overlay), Seed::None).drops_root(RootMode::Zram));
+        assert!(!config(Some(RootMode::Zram), Seed::All).drops_root(overlay));
+    }
 
     #[test]
     fn limits_are_kept_and_an_older_version_has_none() {

@@ -15,7 +15,7 @@ use fabric::exchange::{ExchangeEvent, ExchangeHandle, Priority};
 use fabric::id::{BlobId, NodeId, ObjectId};
 use fabric::store::{Blob, Store, StoreError};
 use fabric::swarm::{AnnouncedKind, Announcement, ObjectError, SwarmHandle};
-use fabric::trust::{Release, Settings, SignedRelease, TrustRoot};
+use fabric::trust::{Release, RootMode, Settings, SignedRelease, TrustRoot};
 use tokio::sync::{broadcast, mpsc};
 
 use super::config::NodeConfig;
@@ -23,6 +23,7 @@ use super::members::NotAdmitted;
 use super::view::{KnownRelease, View};
 use crate::event::{Event, Events, Source};
 use crate::home::RELEASE_HEAD;
+use crate::memory;
 
 /// First pause after a failure, doubled up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
@@ -67,15 +68,19 @@ impl Join {
         };
         let release = self.release(id).await;
         let Some(settings) = self.view.wait_settings().await else { return };
-        if config.volatile {
-            self.memory(&release.release).await;
+        // What was unpacked and given back is neither weighed nor fetched again.
+        let given_back = takes_over && config.drops_root(release.release.root_mode);
+        if config.volatile && !given_back {
+            self.memory(&release.release, config.root_mode(release.release.root_mode)).await;
         }
         self.boot_blobs(&release.release).await;
         self.announce(&release, &settings).await;
         if booting.send(()).await.is_err() {
             return;
         }
-        self.root(&release.release).await;
+        if !given_back {
+            self.root(&release.release).await;
+        }
         if takes_over {
             let fetched = self
                 .exchange
@@ -101,27 +106,29 @@ impl Join {
             name: release.name.clone(),
             version: release.version.clone(),
             generation: release.generation,
+            root_mode: release.root_mode.to_string(),
         });
         self.view.set_release(id, release);
         self.view.release().context("the release is not there")
     }
 
     /// Compares the memory that `release` needs with what this machine has, before anything large is fetched.
-    pub(crate) async fn memory(&self, release: &Release) {
+    pub(crate) async fn memory(&self, release: &Release, mode: RootMode) {
         if self.store.blob(&release.root.blob).is_some_and(|blob| blob.is_complete()) {
             return;
         }
         let remedy = "give the machine more memory, or boot a smaller image";
-        self.until_done("memory", remedy, || async { self.try_memory(release) }).await;
+        self.until_done("memory", remedy, || async { self.try_memory(release, mode) }).await;
     }
 
-    fn try_memory(&self, release: &Release) -> anyhow::Result<()> {
+    fn try_memory(&self, release: &Release, mode: RootMode) -> anyhow::Result<()> {
         let held: u64 = self.store.blobs().iter().map(|blob| blob.held_bytes).sum();
-        let available_mib = memory_available()?.saturating_add(held) / (1024 * 1024);
-        let needed_mib = u64::from(release.memory_needed_mib);
+        let available = memory::available().context("cannot tell how much memory there is")?;
+        let available_mib = available.saturating_add(held) / (1024 * 1024);
+        let needed_mib = memory::needed_mib(release, mode);
         ensure!(
             available_mib >= needed_mib,
-            "{} {} needs {needed_mib} MiB of memory, this machine has {available_mib} MiB left",
+            "{} {} needs {needed_mib} MiB of memory as {mode}, this machine has {available_mib} MiB left",
             release.name,
             release.version,
         );
@@ -148,6 +155,17 @@ impl Join {
     async fn blob(&self, reference: &BlobRef, role: String, priority: Priority) -> Arc<Blob> {
         let remedy = "is another node that holds this blob alive on the switch?";
         self.until_done(&role, remedy, || self.try_blob(reference, &role, priority)).await
+    }
+
+    /// Gives the root's blob back: it is neither served nor kept any more.
+    pub(crate) async fn drop_root(&self) -> anyhow::Result<()> {
+        let release = self.view.release().context("no release is known")?;
+        let root = release.release.root;
+        self.exchange.forget(root.blob).await;
+        let store = self.store.clone();
+        tokio::task::spawn_blocking(move || store.forget(&root.blob)).await??;
+        self.events.emit(Event::RootDropped { blob: root.blob.to_string(), bytes: root.size });
+        Ok(())
     }
 
     async fn try_blob(
@@ -332,33 +350,9 @@ impl Tally {
     }
 }
 
-/// Memory that programs can still have, bytes (`MemAvailable` of proc_meminfo(5)).
-fn memory_available() -> anyhow::Result<u64> {
-    let text = std::fs::read_to_string("/proc/meminfo").context("cannot read /proc/meminfo")?;
-    parse_memory_available(&text)
-}
-
-fn parse_memory_available(text: &str) -> anyhow::Result<u64> {
-    for line in text.lines() {
-        if let Some(rest) = line.strip_prefix("MemAvailable:") {
-            let kib = rest.trim().trim_end_matches("kB").trim().parse::<u64>();
-            return Ok(kib.context("strange MemAvailable in /proc/meminfo")?.saturating_mul(1024));
-        }
-    }
-    bail!("no MemAvailable in /proc/meminfo")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn available_memory_is_read_in_bytes() {
-        let text = "MemTotal:  500000 kB\nMemFree: 1 kB\nMemAvailable:     2048 kB\n";
-        assert_eq!(parse_memory_available(text).unwrap(), 2 * 1024 * 1024);
-        assert!(parse_memory_available("MemTotal: 1 kB\n").is_err());
-        assert!(parse_memory_available("MemAvailable: lots\n").is_err());
-    }
 
     #[test]
     fn a_store_without_room_is_recognised_through_all_layers() {

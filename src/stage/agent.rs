@@ -151,10 +151,15 @@ impl Agent {
     pub(super) fn enter(&mut self, root: &str) -> Result<(), AgentError> {
         let running = self.running.as_mut().ok_or(AgentError::NotRunning)?;
         if !running.told {
-            running.stdin.write_all(format!("enter {root}\n").as_bytes()).map_err(AgentError::Tell)?;
+            running.tell(&format!("enter {root}"))?;
             running.told = true;
         }
         Ok(())
+    }
+
+    /// Tells it to give the root's blob back. Saying it again does no harm.
+    pub(super) fn drop_root(&mut self) -> Result<(), AgentError> {
+        self.running.as_mut().ok_or(AgentError::NotRunning)?.tell("drop root")
     }
 
     /// Ends it at once. It is started again like any agent that died.
@@ -185,6 +190,12 @@ impl Agent {
     fn plan_restart(&mut self, now: Duration) {
         self.deaths = self.deaths.saturating_add(1);
         self.due = Some(now + RESTART.delay(self.deaths));
+    }
+}
+
+impl Running {
+    fn tell(&mut self, command: &str) -> Result<(), AgentError> {
+        self.stdin.write_all(format!("{command}\n").as_bytes()).map_err(AgentError::Tell)
     }
 }
 

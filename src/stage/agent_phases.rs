@@ -77,6 +77,7 @@ fn config(boot: &Boot) -> Result<StageConfig, PhaseError> {
         http_port: line.http_port,
         swarm_port: line.swarm_port,
         limits: line.limits,
+        root: line.root,
         store: STORE.into(),
         state: STATE.into(),
         events: line.events.clone(),

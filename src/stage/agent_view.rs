@@ -5,6 +5,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use fabric::trust::RootMode;
+
 use super::progress::Progress;
 use super::value::is_hash;
 use crate::event::Event;
@@ -61,12 +63,16 @@ struct Download {
 pub(super) struct AgentView {
     /// Name, version and generation of the verified release.
     pub(super) release: Option<String>,
+    /// How the release says that its root is held.
+    pub(super) root_mode: Option<RootMode>,
     /// The memory check.
     pub(super) memory: Option<Memory>,
     /// Bytes of the boot blobs, once all are held.
     pub(super) boot_blobs: Option<u64>,
     /// The root, once it is complete.
     pub(super) root: Option<Blob>,
+    /// The agent gave the root's blob back.
+    pub(super) root_dropped: bool,
     /// The agent moved into the new root.
     pub(super) entered: bool,
     /// Grows whenever the agent got further: what does not grow stalls.
@@ -79,7 +85,8 @@ impl AgentView {
     /// Takes an event at `now`.
     pub(super) fn take(&mut self, now: Duration, event: &Event) {
         match event {
-            Event::ReleaseVerified { name, version, generation, .. } => {
+            Event::ReleaseVerified { name, version, generation, root_mode, .. } => {
+                self.root_mode = root_mode.parse().ok();
                 self.release = Some(format!("{name} {version}, generation {generation}"));
             }
             Event::MemoryChecked { needed_mib, available_mib } => {
@@ -95,6 +102,7 @@ impl AgentView {
             Event::Progress { role, bytes, total, peers } => {
                 return self.progress(now, role, *bytes, *total, *peers);
             }
+            Event::RootDropped { .. } => self.root_dropped = true,
             Event::Entered { .. } => self.entered = true,
             Event::PhaseFailed { phase, error, remedy } => {
                 return self.fail(phase, error.clone(), remedy);

@@ -5,6 +5,8 @@
 
 use std::time::{Duration, Instant};
 
+use fabric::trust::RootMode;
+
 use super::agent::Agent;
 use super::agent_view::{AgentView, ROOT};
 use super::console::Console;
@@ -14,7 +16,7 @@ use super::modules::Modules;
 use super::nic::Nic;
 use super::phase::{Host, PhaseError, Report};
 use super::reap::{Exit, reap};
-use super::root::MountedRoot;
+use super::root::{MountedRoot, Zram};
 use super::shell;
 use crate::event::{Event, Record};
 
@@ -51,6 +53,8 @@ pub(super) struct Boot {
     pub(super) stalls: u32,
     /// The root; from the phase `mount` on.
     pub(super) root: Option<MountedRoot>,
+    /// The compressed memory that the root stands on, if it does.
+    pub(super) zram: Option<Zram>,
 }
 
 impl Boot {
@@ -70,6 +74,7 @@ impl Boot {
             view: AgentView::default(),
             stalls: 0,
             root: None,
+            zram: None,
         }
     }
 
@@ -86,6 +91,11 @@ impl Boot {
     /// The root; an error before the phase that mounts it.
     pub(super) fn root(&self) -> Result<&MountedRoot, PhaseError> {
         self.root.as_ref().ok_or_else(|| missing("mount"))
+    }
+
+    /// How the root is held: as the kernel line says, else the release.
+    pub(super) fn root_mode(&self) -> RootMode {
+        self.line.root.mode.or(self.view.root_mode).unwrap_or(RootMode::Overlay)
     }
 
     /// Name of the phase that runs.
@@ -191,6 +201,10 @@ impl Host for Boot {
     fn report(&mut self, phase: &'static str, report: Report<'_>) {
         self.phase = phase;
         self.console.report(phase, &report);
+        if report == Report::Started && self.line.breaks.iter().any(|wanted| wanted == phase) {
+            self.console.say(&format!("a break before {phase}, as the kernel line asks"));
+            shell::run(self);
+        }
         let phase = phase.to_owned();
         self.emit(match report {
             Report::Started => Event::PhaseStarted { phase },

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::limits::Limits;
+use crate::stage::root::options::RootOptions;
 
 /// The file-system of the fabric's own things, a tmpfs without an inode limit; it moves into the booted system with `/run`.
 pub const STATE: &str = "/run/bootfabric";
@@ -43,6 +44,9 @@ pub struct StageConfig {
     /// What the node may use of its machine and link.
     #[serde(default)]
     pub limits: Limits,
+    /// How the root is held, as far as the kernel line says.
+    #[serde(default)]
+    pub root: RootOptions,
     /// Directory of the store; the blob with id `<hex>` is the file `blobs/<hex>` in it.
     pub store: PathBuf,
     /// Directory of everything else that must outlive the hand-over.
@@ -79,6 +83,7 @@ impl StageConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::stage::root::options::Seed;
 
     #[test]
     fn what_is_written_is_read() {
@@ -99,6 +104,7 @@ mod tests {
                 max_connections: Some(9),
                 max_downloads: None,
             },
+            root: RootOptions { seed: Seed::None, ..RootOptions::default() },
             store: STORE.into(),
             state: STATE.into(),
             events: None,

@@ -46,7 +46,9 @@ pub(super) fn hash(boot: &mut Boot, _: Duration) -> Result<String, PhaseError> {
 }
 
 fn compute(boot: &mut Boot, total: u64) -> Result<String, PhaseError> {
-    let mut device = boot.root()?.device.file.try_clone().map_err(HashError::Read)?;
+    let device =
+        boot.root()?.device.as_ref().ok_or_else(|| PhaseError::message("the root's device is gone"))?;
+    let mut device = device.file.try_clone().map_err(HashError::Read)?;
     device.seek(SeekFrom::Start(0)).map_err(HashError::Read)?;
     let mut hasher = blake3::Hasher::new();
     let mut piece = vec![0; PIECE];

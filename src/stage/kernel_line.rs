@@ -9,6 +9,7 @@ use std::path::PathBuf;
 
 use crate::limits::Limits;
 
+use super::root::options::{RootOptions, Seed};
 use super::value::{Address, Mac, NodeName, ReleaseId, ValueError};
 
 /// The longest line that is read; x86 kernels pass on at most 2048 bytes, others up to 4096.
@@ -16,6 +17,9 @@ pub(super) const MAX_LINE: usize = 16 * 1024;
 
 /// Peers that are taken from the line: the first ones only serve to find the others.
 const MAX_PEERS: usize = 16;
+
+/// Break points that are taken from the line: there are not more phases.
+const MAX_BREAKS: usize = 32;
 
 /// Port of the nodes' HTTP service unless the line names another.
 const HTTP_PORT: u16 = 80;
@@ -40,6 +44,10 @@ pub(super) struct KernelLine {
     pub(super) http_port: u16,
     /// `bootfabric.upload-limit`, `bootfabric.max-connections`, `bootfabric.max-downloads`.
     pub(super) limits: Limits,
+    /// `bootfabric.root`, `bootfabric.root-size`, `bootfabric.zram`, `bootfabric.seed`: how the root is held.
+    pub(super) root: RootOptions,
+    /// `bootfabric.break`: phases before which a shell is opened.
+    pub(super) breaks: Vec<String>,
     /// `bootfabric.name`: the node's name.
     pub(super) name: Option<NodeName>,
     /// `bootfabric.events`: a device that gets the event lines.
@@ -62,6 +70,8 @@ impl Default for KernelLine {
             swarm_port: SWARM_PORT,
             http_port: HTTP_PORT,
             limits: Limits::default(),
+            root: RootOptions::default(),
+            breaks: Vec::new(),
             name: None,
             events: None,
             shell: false,
@@ -123,6 +133,16 @@ impl Parsed {
             }
             "max-connections" => line.limits.max_connections = Some(count(needed(value)?)?),
             "max-downloads" => line.limits.max_downloads = Some(count(needed(value)?)?),
+            "root" | "ramdisk-type" => {
+                line.root.mode = Some(needed(value)?.parse().map_err(|_| ValueError::Root)?);
+            }
+            "root-size" | "ramdisk-size" => line.root.size = Some(needed(value)?.parse()?),
+            "zram" => line.root.compression = Some(needed(value)?.parse()?),
+            "seed" => line.root.seed = needed(value)?.parse()?,
+            "keep-image" => line.root.seed = if flag(value)? { Seed::All } else { Seed::None },
+            // What a release tells its nodes' agents.
+            "unpacked" => {}
+            "break" => line.breaks = breaks(needed(value)?),
             "name" => line.name = Some(needed(value)?.parse()?),
             "events" => line.events = Some(device(value)?),
             "shell" => line.shell = flag(value)?,
@@ -211,6 +231,10 @@ fn peers(value: &str) -> Result<Vec<Ipv4Addr>, ValueError> {
         .collect()
 }
 
+fn breaks(value: &str) -> Vec<String> {
+    value.split(',').filter(|phase| !phase.is_empty()).take(MAX_BREAKS).map(str::to_owned).collect()
+}
+
 fn absolute(value: Option<&str>) -> Result<PathBuf, ValueError> {
     let path = PathBuf::from(needed(value)?);
     let plain = path.is_absolute() && !path.components().any(|part| part == std::path::Component::ParentDir);
@@ -234,8 +258,10 @@ fn shorten(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use fabric::trust::RootMode;
     use proptest::prelude::*;
 
+    use super::super::root::options::{Compression, RootSize};
     use super::*;
 
     #[test]
@@ -272,6 +298,33 @@ mod tests {
         let wrong = "bootfabric.upload-limit=fast bootfabric.max-connections=0 bootfabric.max-downloads=-1";
         let parsed = Parsed::read(wrong);
         assert_eq!((parsed.errors.len(), parsed.line.limits), (3, Limits::default()));
+    }
+
+    #[test]
+    fn the_root_is_described_by_our_words_and_by_familiar_ones() {
+        let ours = "bootfabric.root=zram bootfabric.root-size=40% bootfabric.seed=none bootfabric.zram=lz4";
+        let familiar = "bootfabric.ramdisk_type=zram bootfabric.ramdisk_size=40% bootfabric.keep_image=no bootfabric.zram=lz4";
+        let expected = RootOptions {
+            mode: Some(RootMode::Zram),
+            size: Some(RootSize::Percent(40)),
+            compression: Some(Compression::Lz4),
+            seed: Seed::None,
+        };
+        for line in [ours, familiar] {
+            let parsed = Parsed::read(line);
+            assert_eq!(
+                (parsed.line.root, parsed.errors, parsed.unknown),
+                (expected, vec![], vec![]),
+                "{line}"
+            );
+        }
+        let wrong = Parsed::read(
+            "bootfabric.root=nfs bootfabric.root-size=big bootfabric.seed=some bootfabric.zram=rar",
+        );
+        assert_eq!((wrong.errors.len(), wrong.line.root), (4, RootOptions::default()));
+        let parsed = Parsed::read("bootfabric.break=mount,hand-over bootfabric.unpacked=190");
+        assert_eq!(parsed.line.breaks, ["mount", "hand-over"]);
+        assert!(parsed.unknown.is_empty());
     }
 
     #[test]

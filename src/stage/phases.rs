@@ -110,6 +110,13 @@ pub(super) const PHASES: &[Phase<Boot>] = &[
         run: hash::hash,
     },
     Phase {
+        name: "unpack",
+        deadline: seconds(30),
+        retry: LOCAL,
+        remedy: "give the machine more memory, or boot with bootfabric.root=overlay, which unpacks nothing",
+        run: root::unpack,
+    },
+    Phase {
         name: "hand-over",
         deadline: seconds(30),
         retry: LOCAL,

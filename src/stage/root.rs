@@ -1,25 +1,44 @@
-//! The phase `mount`: the verified blob becomes a root file-system at [`SYSROOT`].
+//! The phases `mount` and `unpack`: the verified blob becomes a root file-system at [`SYSROOT`].
 //!
-//! Owns the root modes. A mode takes the blob's file in the store and leaves a writable root; what it stands on is mounted
-//! below the state directory, which moves into the booted system.
+//! Owns the root modes. Each has a file of its own; what it stands on is mounted below the state directory, which moves
+//! into the booted system.
+//!
+//! | mode | `mount` | `unpack` |
+//! |---|---|---|
+//! | [`overlay`] | the blob, and over it what can be written | nothing |
+//! | [`zram`], [`tmpfs`] | the blob | an empty root, filled from it; the blob is let go |
+
+mod empty;
+pub(crate) mod options;
+mod overlay;
+mod tmpfs;
+mod unpack;
+mod zram;
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use fabric::trust::RootMode;
 use nix::mount::{MntFlags, MsFlags, umount2};
-use nix::unistd::{Gid, Uid, chown};
 
+use super::agent_phases::until;
 use super::agent_view::Blob;
 use super::boot::Boot;
 use super::config::STORE;
 use super::init::{self, Init};
 use super::loop_device::LoopDevice;
+use super::modules::LoadError;
 use super::mounts::{MountError, is_mount_point, mount_on};
-use super::phase::PhaseError;
-use super::progress::mebibytes;
+use super::phase::{Host, PhaseError};
+use super::progress::{Progress, mebibytes};
 use crate::event::Event;
+use crate::memory;
+use empty::Empty;
+use options::{RootSize, Seed};
+use unpack::{Tree, UnpackError};
+pub(super) use zram::Zram;
+use zram::ZramError;
 
 /// Where the new root is until it is handed over.
 pub(super) const SYSROOT: &str = "/sysroot";
@@ -30,36 +49,15 @@ const LOWER: &str = "/run/bootfabric/lower";
 /// What is written to the root.
 const UPPER: &str = "/run/bootfabric/upper";
 
-/// How the root is held.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum RootMode {
-    /// The mounted blob under a file-system in memory that allocates inodes as it goes.
-    Overlay,
-}
-
-impl RootMode {
-    /// Its name in events and documents.
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Self::Overlay => "overlay",
-        }
-    }
-
-    /// Mounts the root from the block device `device`.
-    fn mount(self, device: &Path) -> Result<(), RootError> {
-        match self {
-            Self::Overlay => overlay(device),
-        }
-    }
-}
-
 /// A root that is mounted.
 #[derive(Debug)]
 pub(super) struct MountedRoot {
+    /// How it is held.
+    mode: RootMode,
     /// What it is made of.
     pub(super) blob: Blob,
-    /// The device that holds the blob.
-    pub(super) device: LoopDevice,
+    /// The device that holds the blob, until it is let go.
+    pub(super) device: Option<LoopDevice>,
     /// What it is started with.
     pub(super) init: Init,
 }
@@ -85,11 +83,29 @@ enum RootError {
         #[source]
         source: nix::Error,
     },
+    #[error("the kernel lacks the file-system for compressed memory")]
+    NoFileSystem(#[source] LoadError),
+    #[error("{size_mib} MiB are too little for {kind}")]
+    Small { size_mib: u64, kind: &'static str },
+    #[error("cannot write an empty file-system")]
+    Empty(#[source] std::io::Error),
+    #[error("cannot grow the file-system to its size")]
+    Grow(#[source] std::io::Error),
+    #[error("cannot tell how much memory there is")]
+    Memory(#[source] std::io::Error),
+    #[error(
+        "the root takes {content_mib} MiB unpacked, and {size_mib} MiB are allowed for it by bootfabric.root-size"
+    )]
+    TooSmall { content_mib: u64, size_mib: u64 },
+    #[error(transparent)]
+    Zram(#[from] ZramError),
+    #[error(transparent)]
+    Unpack(#[from] UnpackError),
     #[error(transparent)]
     Mount(#[from] MountError),
 }
 
-/// Mounts the root and finds its init.
+/// Mounts the root, or what it is to be unpacked from, and finds its init.
 pub(super) fn mount(boot: &mut Boot, _: Duration) -> Result<String, PhaseError> {
     let blob = boot.view.root.clone().or_else(|| boot.root.as_ref().map(|root| root.blob.clone()));
     let blob = blob.ok_or_else(|| PhaseError::message("the root is not complete"))?;
@@ -99,49 +115,134 @@ pub(super) fn mount(boot: &mut Boot, _: Duration) -> Result<String, PhaseError> 
         return Err(RootError::Size { found, expected: blob.bytes }.into());
     }
     boot.root = None;
-    unmount_leftovers()?;
+    unmount(&[SYSROOT, UPPER, LOWER])?;
+    boot.zram = None;
 
     let device = LoopDevice::attach(boot, &path)?;
-    let mode = RootMode::Overlay;
-    mode.mount(&device.path)?;
-    let init = init::find(Path::new(SYSROOT), boot.line.init.as_deref()).map_err(|error| {
+    let node = device.path.display().to_string();
+    mount_on("squashfs", &node, Path::new(LOWER), MsFlags::MS_RDONLY, "").map_err(RootError::Squashfs)?;
+    let mode = boot.root_mode();
+    let (held, root) = match mode {
+        RootMode::Overlay => {
+            let memory = memory::available().map_err(RootError::Memory)?;
+            (format!("{mode}, {}", overlay::mount(boot, memory)?), SYSROOT)
+        }
+        RootMode::Zram | RootMode::Tmpfs => (mode.to_string(), LOWER),
+    };
+    let init = init::find(Path::new(root), boot.line.init.as_deref()).map_err(|error| {
         PhaseError::from(error).with_remedy(
             "build the image from a root that can start a machine (on Debian: with the package systemd-sysv)",
         )
     })?;
-    let node = device.path.display().to_string();
-    let note =
-        format!("{:.1} MiB on {node}, {}, {}", mebibytes(blob.bytes), mode.name(), init.path.display());
-    boot.emit(Event::RootMounted { device: node, mode: mode.name().to_owned() });
-    boot.root = Some(MountedRoot { blob, device, init });
+    let note = format!("{:.1} MiB on {node}, {held}, {}", mebibytes(blob.bytes), init.path.display());
+    boot.emit(Event::RootMounted { device: node, mode: mode.to_string() });
+    boot.root = Some(MountedRoot { mode, blob, device: Some(device), init });
     Ok(note)
 }
 
-fn unmount_leftovers() -> Result<(), RootError> {
-    for path in [SYSROOT, UPPER, LOWER] {
+/// Unpacks the root where the mode wants it, and lets the blob go as far as it is not kept for others.
+pub(super) fn unpack(boot: &mut Boot, deadline: Duration) -> Result<String, PhaseError> {
+    let root = boot.root()?;
+    let (mode, blob_bytes, unpacked) = (root.mode, root.blob.bytes, root.device.is_none());
+    if mode == RootMode::Overlay {
+        return Ok("the root is the blob itself".to_owned());
+    }
+    let note = if unpacked { "unpacked already".to_owned() } else { fill(boot, mode, blob_bytes)? };
+    let seed = boot.line.root.seed;
+    if seed == Seed::None {
+        boot.agent.drop_root()?;
+        until(boot, deadline, |view| view.root_dropped.then_some(()))?;
+    }
+    let kept = match seed {
+        Seed::All => "kept for others",
+        Seed::None => "given back",
+    };
+    Ok(format!("{note}; the blob's {:.1} MiB {kept}", mebibytes(blob_bytes)))
+}
+
+/// Makes an empty root, fills it and lets go of the blob's device.
+fn fill(boot: &mut Boot, mode: RootMode, blob_bytes: u64) -> Result<String, PhaseError> {
+    unmount(&[SYSROOT])?;
+    boot.zram = None;
+    let began = boot.now();
+    let tree = Tree::walk(Path::new(LOWER)).map_err(RootError::from)?;
+    let content = tree.bytes() + tree.count() as u64 * memory::PER_INODE;
+    let available = memory::available().map_err(RootError::Memory)?;
+    make(boot, mode, available, content)?;
+    let mut shown = Progress::default();
+    tree.unpack(Path::new(SYSROOT), |done| {
+        boot.turn(LOOK);
+        let now = boot.now();
+        shown.update(now, done, tree.bytes());
+        boot.console.progress(now, "unpack", &shown.text());
+    })
+    .map_err(RootError::from)?;
+    let used = match &boot.zram {
+        Some(zram) => {
+            // What waits to be written is not compressed yet.
+            sync(Path::new(SYSROOT)).map_err(RootError::Upper)?;
+            let usage = zram.usage()?;
+            usage.used
+        }
+        None => content,
+    };
+    unmount(&[LOWER])?;
+    if let Some(root) = boot.root.as_mut() {
+        root.device = None;
+    }
+    let millis = u64::try_from(boot.now().saturating_sub(began).as_millis()).unwrap_or(u64::MAX);
+    let compression = boot.zram.as_ref().map(Zram::compression);
+    boot.emit(Event::RootUnpacked {
+        mode: mode.to_string(),
+        compression: compression.clone().unwrap_or_default(),
+        original: tree.bytes(),
+        used,
+        blob: blob_bytes,
+        millis,
+    });
+    Ok(match compression {
+        Some(name) => {
+            format!("{:.1} MiB, {:.1} MiB in memory ({name})", mebibytes(tree.bytes()), mebibytes(used))
+        }
+        None => format!("{:.1} MiB in plain memory", mebibytes(tree.bytes())),
+    })
+}
+
+/// How often it is looked at how far unpacking has come.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// Room beside the content that a root on zram gets at least: a quarter of it.
+const SPARE: u64 = 4;
+
+/// Part of memory that a root on zram may fill, where nothing is said.
+const ZRAM_SIZE: RootSize = RootSize::Percent(60);
+
+/// Mounts an empty root with room for `content` bytes.
+fn make(boot: &mut Boot, mode: RootMode, available: u64, content: u64) -> Result<(), RootError> {
+    let said = boot.line.root.size;
+    if let Some(size) = said.map(|size| size.of(available)).filter(|size| *size < content) {
+        return Err(RootError::TooSmall { content_mib: content >> 20, size_mib: size >> 20 });
+    }
+    if mode == RootMode::Tmpfs {
+        return tmpfs::mount(said, available, content);
+    }
+    let size = match said {
+        Some(size) => size.of(available),
+        None => ZRAM_SIZE.of(available).max(content + content / SPARE),
+    };
+    zram::mount(boot, Empty::Ext4, size, Path::new(SYSROOT))
+}
+
+/// Writes everything of the file-system at `path` to its device.
+fn sync(path: &Path) -> std::io::Result<()> {
+    Ok(nix::unistd::syncfs(fs::File::open(path)?)?)
+}
+
+fn unmount(paths: &[&'static str]) -> Result<(), RootError> {
+    for path in paths {
         if is_mount_point(Path::new(path)) {
-            umount2(path, MntFlags::MNT_DETACH).map_err(|source| RootError::Leftover { path, source })?;
+            umount2(*path, MntFlags::MNT_DETACH).map_err(|source| RootError::Leftover { path, source })?;
         }
     }
     Ok(())
-}
-
-fn overlay(device: &Path) -> Result<(), RootError> {
-    let device = device.display().to_string();
-    mount_on("squashfs", &device, Path::new(LOWER), MsFlags::MS_RDONLY, "").map_err(RootError::Squashfs)?;
-    // No limit on inodes: to run out of them while there is room breaks an overlay beyond repair.
-    mount_on("tmpfs", "bootfabric", Path::new(UPPER), MsFlags::empty(), "mode=0755,size=50%,nr_inodes=0")?;
-    let (data, work) = (Path::new(UPPER).join("data"), Path::new(UPPER).join("work"));
-    make_upper(&data, &work).map_err(RootError::Upper)?;
-    let options = format!("lowerdir={LOWER},upperdir={},workdir={}", data.display(), work.display());
-    Ok(mount_on("overlay", "bootfabric", Path::new(SYSROOT), MsFlags::empty(), &options)?)
-}
-
-/// The directories of the overlay's upper layer. Its top becomes `/` and so must look like the blob's.
-fn make_upper(data: &Path, work: &Path) -> std::io::Result<()> {
-    fs::create_dir(data)?;
-    fs::create_dir(work)?;
-    let top = fs::metadata(LOWER)?;
-    chown(data, Some(Uid::from_raw(top.uid())), Some(Gid::from_raw(top.gid())))?;
-    fs::set_permissions(data, fs::Permissions::from_mode(top.mode() & 0o7777))
 }

@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 /// Why a value cannot be used. Each text says what is expected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum ValueError {
+pub enum ValueError {
     /// Nothing after the `=`.
     #[error("a value is missing")]
     Empty,
@@ -37,6 +37,18 @@ pub(crate) enum ValueError {
     /// Not a rate, or too low a one.
     #[error("a rate of at least 1mbit is expected, as in 400mbit or 50MB")]
     Rate,
+    /// Not a root mode.
+    #[error("overlay, zram or tmpfs is expected")]
+    Root,
+    /// Not a size of a file-system in memory.
+    #[error("a size of at least 16M or a part of memory is expected, as in 512M, 2G or 40%")]
+    Size,
+    /// Not a compressor.
+    #[error("zstd, lz4 or lzo-rle is expected")]
+    Compression,
+    /// Not a policy of what is kept for others.
+    #[error("all or none is expected")]
+    Seed,
     /// Not a number of things.
     #[error("a number from 1 on is expected")]
     Count,

@@ -45,6 +45,10 @@ pub enum RootFormat {
 pub enum RootMode {
     /// The mounted blob below a writable filesystem in RAM.
     Overlay,
+    /// Unpacked into a filesystem on compressed RAM.
+    Zram,
+    /// Unpacked into plain RAM.
+    Tmpfs,
 }
 
 macro_rules! words {
@@ -75,7 +79,7 @@ macro_rules! words {
 
 words!(Arch, "architecture", "x86_64" => X86_64, "aarch64" => Aarch64);
 words!(RootFormat, "root format", "squashfs" => Squashfs);
-words!(RootMode, "root mode", "overlay" => Overlay);
+words!(RootMode, "root mode", "overlay" => Overlay, "zram" => Zram, "tmpfs" => Tmpfs);
 
 /// A program that firmware loads first.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]

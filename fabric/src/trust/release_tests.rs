@@ -54,7 +54,10 @@ fn what_nodes_would_refuse_is_not_signed() {
 
 #[test]
 fn unknown_words_are_named() {
-    let error = "zram".parse::<RootMode>().unwrap_err().to_string();
-    assert_eq!(error, "the root mode is not valid: `zram` is unknown; this program knows: overlay");
+    let error = "nfs".parse::<RootMode>().unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "the root mode is not valid: `nfs` is unknown; this program knows: overlay, zram, tmpfs"
+    );
     assert!("riscv64".parse::<Arch>().is_err() && "ext4".parse::<RootFormat>().is_err());
 }

@@ -77,7 +77,7 @@ const ROOT: Group =
 
 // Newer kernels have zram's compressors inside zram itself.
 const RAM_ROOTS: Group = Group {
-    members: &["zram", "ext4", "crypto-lz4", "crypto-zstd", "crypto-lzo-rle", "crypto-crc32c"],
+    members: &["zram", "xfs", "ext4", "crypto-lz4", "crypto-zstd", "crypto-lzo-rle", "crypto-crc32c"],
     ..HELPER
 };
 

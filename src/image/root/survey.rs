@@ -5,7 +5,7 @@ use std::fs;
 use std::io::Read;
 use std::path::Path;
 
-use super::rules;
+use super::{Content, rules};
 use crate::image::kernel::is_part_of_kernel;
 use crate::image::tar::{Kind, Member, TarError, TarReader};
 
@@ -19,6 +19,8 @@ pub(super) struct Survey {
     pub(super) newest: u32,
     /// Bytes of all files.
     pub(super) bytes: u64,
+    /// How much it is unpacked.
+    pub(super) content: Content,
     pub(super) has_init: bool,
     /// Kernel versions that it has modules for.
     pub(super) module_versions: BTreeSet<String>,
@@ -37,6 +39,7 @@ impl Survey {
             u32::MAX
         }));
         self.bytes += member.size;
+        self.content.add(member.size);
         let Ok(path) = std::str::from_utf8(&member.path) else { return };
         let is_directory = member.kind == Kind::Directory;
         self.has_init |= !is_directory && rules::INITS.contains(&path);

@@ -1,0 +1,252 @@
+//! Roots in RAM on real firmware: Debian with systemd in each mode, looked into over ssh; damage, and what a reboot makes of it.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use bootfabric::event::Event;
+use bootfabric::lab::assets::{Assets, RootKind};
+use bootfabric::lab::cluster::{Boot, Cluster, HostNode, MachineNode, Options};
+
+/// Unpacked into plain memory, the root alone takes a fifth of it.
+const MEMORY_MIB: u32 = 1024;
+/// What a machine is asked to do over ssh takes seconds, or, where it fills its memory under emulation, minutes.
+const PATIENCE: Duration = Duration::from_secs(400);
+
+/// A lab whose origin has a Debian with an ssh server.
+struct Bench {
+    cluster: Cluster,
+    origin: HostNode,
+}
+
+impl Bench {
+    /// With the image changed as `bootfabric image set` does; none where labs cannot be made.
+    fn new(name: &'static str, boot: Boot, changes: &[&str]) -> anyhow::Result<Option<Self>> {
+        if !netlab::ready_or_skip()? {
+            return Ok(None);
+        }
+        // Figures are those of the program as it is released.
+        let program = std::env::var_os("BOOTFABRIC_PROGRAM");
+        let assets =
+            Assets::find(program.as_ref().map_or(Path::new(env!("CARGO_BIN_EXE_bootfabric")), Path::new))?;
+        let keep = std::env::var_os("NETLAB_KEEP").map(Into::into);
+        let cluster = Cluster::new(assets, Options { name, root: RootKind::DebianSsh, boot, keep })?;
+        let home = cluster.make_home("origin")?;
+        if !changes.is_empty() {
+            cluster.assets().set(cluster.root(), &home, changes)?;
+        }
+        let origin = cluster.start_host("origin", home, &[])?;
+        Ok(Some(Self { cluster, origin }))
+    }
+
+    fn say(&self, what: &str) {
+        println!("{:7.1} s  {what}", self.cluster.lab().elapsed().as_secs_f64());
+    }
+
+    fn power_on(&self, name: &str) -> anyhow::Result<MachineNode> {
+        self.cluster
+            .power_on_as(&self.cluster.spec(name).memory_mib(MEMORY_MIB).cpus(2).reboots().failure("[fail]"))
+    }
+
+    /// Runs `script` on `machine`; what it prints.
+    fn ssh(&self, machine: &MachineNode, script: &str) -> anyhow::Result<String> {
+        let output = self.ssh_command(machine)?.arg(script).output().context("cannot run ssh")?;
+        ensure!(
+            output.status.success(),
+            "{}: `{script}` ends with {}: {}{}\n{}",
+            machine.name,
+            output.status,
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr),
+            machine.machine.console().tail(),
+        );
+        Ok(String::from_utf8(output.stdout)?.trim().to_owned())
+    }
+
+    fn ssh_command(&self, machine: &MachineNode) -> anyhow::Result<std::process::Command> {
+        let mut ssh = self.origin.host.command("timeout");
+        ssh.arg(PATIENCE.as_secs().to_string()).args(["ssh", "-q", "-F", "none", "-o", "BatchMode=no"]);
+        for option in [
+            "StrictHostKeyChecking=no",
+            "UserKnownHostsFile=/dev/null",
+            "PreferredAuthentications=none",
+            "ConnectTimeout=60",
+            "ConnectionAttempts=5",
+            // A machine that starts anew says no goodbye.
+            "ServerAliveInterval=5",
+            "ServerAliveCountMax=6",
+        ] {
+            ssh.args(["-o", option]);
+        }
+        ssh.arg(format!("root@{}", machine.started()?.address));
+        Ok(ssh)
+    }
+
+    /// Waits until systemd has done all it has to, and expects that nothing failed.
+    fn sound(&self, machine: &MachineNode) -> anyhow::Result<()> {
+        let failed = self.ssh(
+            machine,
+            "systemctl is-system-running --wait; systemctl --failed --plain --no-legend; true",
+        )?;
+        ensure!(failed == "running", "{}: {failed}", machine.name);
+        self.say(&format!("{} runs, no unit failed, ssh answers", machine.name));
+        Ok(())
+    }
+
+    /// Does `script`, in which the machine starts anew without a word, and waits until it is up again. Returns the root's hash.
+    fn damage(&self, machine: &MachineNode, script: &str) -> anyhow::Result<String> {
+        let events = machine.events().from_now();
+        let status =
+            self.ssh_command(machine)?.arg(format!("{script}; echo b >/proc/sysrq-trigger")).status();
+        // The connection dies with the machine; whether it noticed is no matter.
+        drop(status);
+        machine.booted_in(&events, self.cluster.root())
+    }
+}
+
+/// MiB that programs and the kernel hold, files in RAM included: what is neither free nor cached from elsewhere.
+fn used_mib(meminfo: &str) -> anyhow::Result<u64> {
+    let field = |name: &str| -> anyhow::Result<u64> {
+        let line = meminfo.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        Ok(line.context("no such field")?.trim().trim_end_matches(" kB").parse()?)
+    };
+    let cached = field("Cached")? + field("Buffers")? + field("SReclaimable")? - field("Shmem")?;
+    Ok((field("MemTotal")? - field("MemFree")? - cached) / 1024)
+}
+
+/// Boots one machine in `mode` and expects a sound Debian. `look` looks further.
+fn boots(
+    name: &'static str,
+    boot: Boot,
+    mode: &str,
+    look: impl FnOnce(&Bench, &MachineNode) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let line = Assets::kernel_line("bootfabric.seed=none");
+    let Some(bench) = Bench::new(name, boot, &["--root-mode", mode, "--cmdline", &line])? else {
+        return Ok(());
+    };
+    let machine = bench.power_on("a")?;
+    machine.booted(bench.cluster.root())?;
+    bench.say("booted");
+    bench.sound(&machine)?;
+    let used = used_mib(&bench.ssh(&machine, "cat /proc/meminfo")?)?;
+    bench.say(&format!("{used} MiB used"));
+    bench.ssh(&machine, "touch /usr/bin/new && ln /usr/bin/new /etc/link && rm /usr/bin/new")?;
+    look(&bench, &machine)
+}
+
+#[test]
+fn overlay_is_the_blob_and_what_is_written_is_compressed() -> anyhow::Result<()> {
+    boots("overlay", Boot::Bios, "overlay", |bench, machine| {
+        let mounts = bench.ssh(machine, "grep -E ' (/|/run/bootfabric/.*) ' /proc/mounts")?;
+        for expected in
+            ["bootfabric / overlay", "/run/bootfabric/upper xfs", "/run/bootfabric/lower squashfs"]
+        {
+            ensure!(mounts.contains(expected), "{mounts}");
+        }
+        let used = used_mib(&bench.ssh(machine, "cat /proc/meminfo")?)?;
+        let size = |path: &str| {
+            Ok::<_, anyhow::Error>(bench.ssh(machine, &format!("du -sm {path} | cut -f1"))?.parse::<u64>()?)
+        };
+        let (image, program) = (size("/run/bootfabric/store/blobs")?, size("/run/bootfabric/bin")?);
+        bench.say(&format!("{used} MiB used with an image of {image} MiB, a program of {program} MiB"));
+        // A program as it is released has at most 8 MiB; that of the tests is larger.
+        ensure!(used - image - program <= 120 - 8, "{used} MiB are used with an image of {image} MiB");
+        Ok(())
+    })
+}
+
+#[test]
+fn zram_is_unpacked_and_the_blob_given_back() -> anyhow::Result<()> {
+    boots("zram", Boot::Uefi, "zram", |bench, machine| {
+        let Event::RootUnpacked { original, used, compression, .. } = machine.wait_for("root-unpacked")?
+        else {
+            anyhow::bail!("another event");
+        };
+        bench.say(&format!("{original} bytes take {used} ({compression})"));
+        ensure!(used > 0 && used < original / 2, "{original} bytes take {used}");
+        unpacked(bench, machine, "/dev/zram[0-9]* / ext4")
+    })
+}
+
+#[test]
+fn tmpfs_is_unpacked_and_the_blob_given_back() -> anyhow::Result<()> {
+    boots("tmpfs", Boot::Bios, "tmpfs", |bench, machine| unpacked(bench, machine, "bootfabric / tmpfs"))
+}
+
+fn unpacked(bench: &Bench, machine: &MachineNode, mounted: &str) -> anyhow::Result<()> {
+    bench.ssh(machine, &format!("grep -q '^{mounted}' /proc/mounts"))?;
+    machine.wait_for("root-dropped")?;
+    // Kernel, first stage and loaders are all that is left.
+    let left = bench.ssh(machine, "du -sm /run/bootfabric/store | cut -f1")?.parse::<u64>()?;
+    ensure!(left < 30, "{left} MiB are left in the store");
+    // What an unpacked root must have kept.
+    bench.ssh(
+        machine,
+        "test -u /usr/bin/passwd && test -c /dev/null && test ! -e /run/bootfabric/lower/usr",
+    )?;
+    Ok(())
+}
+
+/// Whatever is done to it: a reboot brings back the root of the release.
+#[test]
+fn a_reboot_after_damage_brings_the_root_back() -> anyhow::Result<()> {
+    damaged_and_rebooted("damage", 2)
+}
+
+#[test]
+#[ignore = "soak: ten boots of a Debian take a quarter of an hour"]
+fn ten_reboots_after_damage_bring_the_root_back() -> anyhow::Result<()> {
+    damaged_and_rebooted("damage10", 10)
+}
+
+fn damaged_and_rebooted(name: &'static str, reboots: usize) -> anyhow::Result<()> {
+    let line = Assets::kernel_line("bootfabric.root-size=160M");
+    let Some(bench) = Bench::new(name, Boot::Bios, &["--cmdline", &line])? else { return Ok(()) };
+    let machine = bench.power_on("a")?;
+    let hash = machine.booted(bench.cluster.root())?;
+    for reboot in 1..=reboots {
+        let script = match reboot % 3 {
+            1 => {
+                fill(&bench, &machine)?;
+                "rm -rf /usr /etc"
+            }
+            2 => {
+                many_files(&bench, &machine)?;
+                "rm -rf --one-file-system --no-preserve-root / 2>/dev/null"
+            }
+            _ => "dd if=/dev/urandom of=/usr/lib/fill bs=1M 2>/dev/null",
+        };
+        ensure!(bench.damage(&machine, script)? == hash, "another root after reboot {reboot}");
+        bench.say(&format!("up again after `{script}`, same root hash"));
+    }
+    bench.sound(&machine)
+}
+
+/// Fills the overlay with what does not compress: it is told so, nothing hangs, and deleting gives the memory back.
+fn fill(bench: &Bench, machine: &MachineNode) -> anyhow::Result<()> {
+    let kept = "cat /sys/block/zram*/mm_stat | awk '{ sum += $3 } END { print int(sum / 1048576) }'";
+    let words = bench.ssh(machine, "dd if=/dev/urandom of=/root/fill bs=1M 2>&1; sync; true")?;
+    ensure!(words.contains("No space left on device"), "{words}");
+    let full = bench.ssh(machine, kept)?.parse::<u64>()?;
+    ensure!(full > 100, "{full} MiB are kept");
+    // It is still a machine that one can work with.
+    bench.ssh(machine, "systemctl is-system-running >/dev/null || true; ! dmesg | grep -iE 'out of memory|oom-kill|i/o error'")?;
+    bench.ssh(machine, "rm /root/fill && sync")?;
+    // XFS tells the device in the background.
+    bench.ssh(
+        machine,
+        &format!("for n in $(seq 100); do [ $({kept}) -lt 60 ] && exit; sleep 0.3; done; exit 1"),
+    )?;
+    bench.say(&format!("filled with {full} MiB, emptied again"));
+    Ok(())
+}
+
+/// More files than a file-system with a fixed table would have, and still room for one more.
+fn many_files(bench: &Bench, machine: &MachineNode) -> anyhow::Result<()> {
+    let script = "mkdir /root/many && cd /root/many && seq 1 60000 | xargs touch && ls -f | wc -l && echo more >/root/one";
+    let count = bench.ssh(machine, script)?.parse::<u64>()?;
+    ensure!(count >= 60_000, "{count} files");
+    bench.say(&format!("{count} files made"));
+    Ok(())
+}
