@@ -7,6 +7,7 @@
 //! | `kernel`, `modules` | the kernel, its modules, and which of them the first stage needs |
 //! | `first_stage`, `cpio`, `closure`, `elf` | the initramfs with this program as `/init` |
 //! | [`loaders`] | what firmware loads first |
+//! | [`grub`] | the boot loader of disks |
 //! | [`uki`] | a kernel that firmware starts by itself |
 //! | [`heads`] | the images that a store has, and their earlier versions |
 //! | [`diff`](mod@diff) | what a node that holds one image would fetch to hold another |
@@ -24,6 +25,7 @@ mod cpio;
 pub mod diff;
 mod elf;
 mod first_stage;
+pub mod grub;
 pub mod heads;
 mod kernel;
 pub mod loaders;
@@ -39,6 +41,7 @@ pub use closure::ClosureError;
 pub use cpio::CpioError;
 pub use elf::ElfError;
 pub use first_stage::{FirstStageError, Part};
+pub use grub::GrubError;
 pub use kernel::{KernelError, KernelImageError, KernelSource};
 pub use modules::{Absent, IndexError, ModuleSet, PackError, SETS, SelectError};
 pub use root::{RootError, RootSource};

@@ -5,6 +5,7 @@
 //! | module | owns |
 //! |---|---|
 //! | [`cli`] | the command line: what was typed, and what it means |
+//! | [`disk`] | images installed on disks |
 //! | [`event`] | what a node says of itself to programs |
 //! | [`home`] | an operator's directory: keys, settings, store |
 //! | [`image`] | building images |
@@ -20,6 +21,7 @@
 //! | [`stage`] | the first stage: PID 1 until the root's own init takes over |
 
 pub mod cli;
+pub mod disk;
 pub mod event;
 pub mod home;
 pub mod image;

@@ -21,6 +21,13 @@ ping                                   iputils-ping      proof that a lab networ
 tcpdump                                tcpdump           captures
 nft                                    nftables          faults on links
 mksquashfs                             squashfs-tools    root filesystems
+mke2fs                                 e2fsprogs         filesystems of disks
+grub-mkimage                           grub-common       the boot loader of disks
+/usr/lib/grub/i386-pc/boot.img         grub-pc-bin       the same, for BIOS
+/usr/lib/grub/x86_64-efi/normal.mod    grub-efi-amd64-bin the same, for UEFI
+sfdisk                                 fdisk             another program's view of partition tables
+fsck.vfat                              dosfstools        another program's view of FAT
+losetup                                mount             files as disks
 mmdebstrap                             mmdebstrap        the Debian root of demo and tests
 depmod                                 kmod              dependencies of kernel modules
 cpio                                   cpio              reading initramfs archives back

@@ -26,6 +26,7 @@ pub(super) const DPKG_DEB: Tool = Tool { name: "dpkg-deb", package: "dpkg" };
 pub(super) const DEPMOD: Tool = Tool { name: "depmod", package: "kmod" };
 pub(super) const GZIP: Tool = Tool { name: "gzip", package: "gzip" };
 pub(super) const XZ: Tool = Tool { name: "xz", package: "xz-utils" };
+pub(super) const GRUB_MKIMAGE: Tool = Tool { name: "grub-mkimage", package: "grub-common" };
 
 /// Why an external program did not do its work.
 #[derive(Debug, thiserror::Error)]
