@@ -80,6 +80,9 @@ enum Command {
     /// The agent of a booted machine (started by the first stage and by its service)
     #[command(hide = true)]
     Agent(up::AgentArgs),
+    /// Install an image on a disk as the file says (started by the first stage)
+    #[command(hide = true)]
+    DiskInstall(image::install::FileArgs),
 }
 
 /// Runs what was typed.
@@ -101,6 +104,7 @@ pub fn main() -> ExitCode {
         Command::Lab(args) => lab::run(args),
         Command::Completions(args) => completions::run(&args),
         Command::Agent(args) => up::run_agent(args),
+        Command::DiskInstall(args) => image::install::run_file(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

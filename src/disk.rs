@@ -12,6 +12,7 @@
 //! | [`probe`] | what a disk holds already |
 //! | [`layout`], [`gpt`] | the plan, and the partition table |
 //! | [`mke2fs`], [`loader`] | filesystems, boot loader |
+//! | `line` | the kernel line that goes onto the disk |
 //! | [`snapshot`] | the part of a store that goes with an image |
 //! | [`install`] | the order of it all |
 //!
@@ -22,14 +23,17 @@ mod device;
 mod gpt;
 mod install;
 mod layout;
+mod line;
 pub mod loader;
 mod mke2fs;
 mod probe;
 mod reread;
 mod snapshot;
 
-pub use device::{DeviceError, Disk, DiskName, volumes};
-pub use install::{InstallError, Installed, Request, install, installed};
+pub use device::{DeviceError, DiskName, volumes};
+pub use install::{Image, InstallError, Installed, Request, check, install, installed};
+pub use line::kept_words;
+pub use mke2fs::{MakeError, find as mke2fs};
 pub use probe::{Ext, ext};
 
 /// Label of a filesystem that a node keeps its store on.

@@ -312,6 +312,17 @@ pub enum Event {
         /// Its size in bytes.
         bytes: u64,
     },
+    /// A disk was installed; the machine starts from it without a network from now on.
+    DiskInstalled {
+        /// Its node.
+        disk: String,
+        /// UUID of the root's filesystem; empty if the root stays in memory.
+        root: String,
+        /// UUID of the store's filesystem.
+        store: String,
+        /// How long it took.
+        millis: u64,
+    },
     /// The agent moved into the new root, as PID 1 told it to; PID 1 does not go on before.
     Entered {
         /// Where the new root was mounted.

@@ -127,13 +127,13 @@ impl ObjectSource for StoredObjects {
 
 impl Node {
     async fn assemble(beginning: Beginning, events: Events) -> anyhow::Result<Self> {
-        let Beginning { mut config, key, leases, mut sockets, operator, takes_over } = beginning;
+        let Beginning { mut config, key, leases, mut sockets, operator, by_hand, takes_over } = beginning;
         let socket = control::socket_path(&config.state);
         let control = if takes_over { control::bind_fresh(&socket)? } else { control::bind(&socket)? };
         let own_files = config.files.as_deref().map(OwnFiles::below).transpose()?;
         let store = open_store(&config, takes_over)?;
-        if !config.volatile {
-            check_store(&store, &config).await?;
+        if !config.volatile && !takes_over {
+            check_store(&store, &config, by_hand).await?;
         }
         let settings = home::settings(&store, &config.trust_root)?;
         if let Some(settings) = &settings {

@@ -117,6 +117,7 @@ impl Fabric {
             http_port: 80,
             swarm_port: 7744,
             store: self.store("bare"),
+            store_on_disk: false,
             state: self.state("bare"),
             events: None,
             private: true,

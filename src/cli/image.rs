@@ -15,6 +15,7 @@ use crate::image::loaders::LoaderFile;
 use crate::image::{KernelSource, RootSource, SETS};
 
 mod diff;
+pub(crate) mod install;
 mod progress;
 mod set;
 mod uki;
@@ -35,6 +36,8 @@ enum Command {
     Show(NameArgs),
     /// Tell what a node that holds image A would fetch to hold image B
     Diff(diff::DiffArgs),
+    /// Install an image on a disk of this machine, which then starts from it without a network
+    Install(install::InstallArgs),
     /// Boot an image another way: another root mode, other kernel arguments
     Set(set::SetArgs),
     /// Make one UEFI program of kernel, initramfs and command line, for firmware that needs no loader
@@ -83,6 +86,9 @@ struct BuildArgs {
     /// A program to put into the first stage, with its libraries; may be repeated
     #[arg(long = "tool", value_name = "PATH")]
     tools: Vec<PathBuf>,
+    /// Let machines install the image on their disks: takes mke2fs, GRUB and the drivers of disks into the first stage
+    #[arg(long)]
+    disk: bool,
     /// A boot loader beside, or instead of, undionly.kpxe and snponly.efi; may be repeated
     #[arg(long = "loader", value_name = "NAME=PATH")]
     loaders: Vec<LoaderFile>,
@@ -138,6 +144,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
         Command::Ls(args) => list(&args),
         Command::Show(args) => show(&args),
         Command::Diff(args) => diff::run(&args),
+        Command::Install(args) => install::run(&args),
         Command::Set(args) => set::run(args),
         Command::Uki(args) => uki::run(args),
         Command::Rm(args) => remove(&args),
@@ -167,6 +174,7 @@ fn run_build(args: BuildArgs) -> anyhow::Result<()> {
         modules: args.modules,
         root_modules: if args.no_root_modules { RootModules::Leave } else { RootModules::Add },
         tools: args.tools,
+        disk: args.disk,
         loaders: args.loaders,
         program,
         shell: !args.no_shell,

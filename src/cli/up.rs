@@ -35,6 +35,9 @@ pub(crate) struct Args {
     /// The fabric's directory [default: /var/lib/bootfabric for root, else ~/.local/share/bootfabric]
     #[arg(long, value_name = "DIR")]
     fabric: Option<PathBuf>,
+    /// Directory of the store, on a disk of its own perhaps [default: the fabric's own]
+    #[arg(long, value_name = "DIR")]
+    store: Option<PathBuf>,
     /// Directory for the control socket and the node's key
     #[arg(long, value_name = "DIR", default_value = DEFAULT_STATE)]
     state: PathBuf,
@@ -98,7 +101,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
         address,
         trust_root,
         state: args.state,
-        store: home.store_path(),
+        store: args.store.unwrap_or_else(|| home.store_path()),
         first_peers: args.peers,
         release: None,
         rack: args.rack,

@@ -109,9 +109,9 @@ impl std::fmt::Display for DiskName {
 
 /// A disk that is there.
 #[derive(Debug)]
-pub struct Disk {
+pub(super) struct Disk {
     /// Its node.
-    pub path: PathBuf,
+    pub(super) path: PathBuf,
     /// It, open.
     pub(super) file: File,
     /// Bytes.
@@ -125,7 +125,7 @@ impl Disk {
     ///
     /// # Errors
     /// [`DeviceError`]
-    pub fn claim(name: &DiskName) -> Result<Self, DeviceError> {
+    pub(super) fn claim(name: &DiskName) -> Result<Self, DeviceError> {
         // With O_EXCL the kernel refuses a block device that is mounted or claimed, and the disk of such a partition.
         Self::open(name, OFlag::O_EXCL)
     }
@@ -134,7 +134,7 @@ impl Disk {
     ///
     /// # Errors
     /// [`DeviceError`]
-    pub fn look(name: &DiskName) -> Result<Self, DeviceError> {
+    pub(super) fn look(name: &DiskName) -> Result<Self, DeviceError> {
         Self::open(name, OFlag::empty())
     }
 

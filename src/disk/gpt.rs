@@ -20,7 +20,7 @@ const NAME: usize = 36;
 
 /// A GUID, in the order in which it is written in text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Guid(pub(super) [u8; 16]);
+pub(super) struct Guid(pub(super) [u8; 16]);
 
 impl Guid {
     /// A new random one (RFC 9562, section 5.4).

@@ -8,6 +8,7 @@ use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use fabric::trust::Release;
 use serde::{Deserialize, Serialize};
 
 use super::device::{DeviceError, Disk, DiskName};
@@ -32,20 +33,12 @@ pub struct Request {
     pub disk: String,
     /// Whether what the disk holds may go.
     pub wipe: bool,
-    /// Object id of the release, in hexadecimal.
-    pub release: String,
-    /// What the boot menu calls it.
-    pub title: String,
+    /// What is installed.
+    pub image: Image,
     /// The kernel line, to which the installation adds where its own parts are.
     pub line: String,
     /// Directory of the store that holds the image.
     pub store: PathBuf,
-    /// Blob of the kernel.
-    pub kernel: String,
-    /// Blob of the first stage.
-    pub first_stage: String,
-    /// All blobs of the release.
-    pub blobs: Vec<String>,
     /// Directory of the loader's parts.
     pub loader: PathBuf,
     /// The root's files, to be copied; the tree gets an `etc/fstab`. `None`: the machine runs from memory.
@@ -54,6 +47,38 @@ pub struct Request {
     pub key: Option<PathBuf>,
     /// A directory for what is only needed meanwhile, best on the store's filesystem; it is removed.
     pub scratch: PathBuf,
+}
+
+/// An image, as far as a disk is concerned.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Image {
+    /// Object id of the signed release, in hexadecimal.
+    pub release: String,
+    /// What the boot menu calls it.
+    pub title: String,
+    /// Blob of the kernel.
+    pub kernel: String,
+    /// Blob of the first stage.
+    pub first_stage: String,
+    /// Blob of the root.
+    pub root: String,
+    /// All its blobs.
+    pub blobs: Vec<String>,
+}
+
+impl Image {
+    /// The image of `release`, whose object id is `id`.
+    #[must_use]
+    pub fn of(id: &str, release: &Release) -> Self {
+        Self {
+            release: id.to_owned(),
+            title: format!("{} {}", release.name, release.version),
+            kernel: release.kernel.blob.to_string(),
+            first_stage: release.first_stage.blob.to_string(),
+            root: release.root.blob.to_string(),
+            blobs: release.blobs().map(|blob| blob.blob.to_string()).collect(),
+        }
+    }
 }
 
 /// An installation on a disk.
@@ -121,7 +146,17 @@ pub enum InstallError {
     },
 }
 
-/// Looks for an installation of `release` on a disk; `None` if there is none.
+/// Makes sure that a disk may be installed: that it is there, not in use, and empty unless what it holds may go. Whether it is
+/// large enough is only known with the image. Writes nothing.
+///
+/// # Errors
+/// [`InstallError`]
+pub fn check(name: &DiskName, wipe: bool) -> Result<(), InstallError> {
+    check_content(&Disk::claim(name)?, wipe)
+}
+
+/// Looks for an installation of `release` on a disk, or of a store for machines that run from memory, whose release does not
+/// matter; `None` if there is none.
 ///
 /// # Errors
 /// If the disk is not there or cannot be read.
@@ -138,10 +173,9 @@ pub fn installed(name: &DiskName, release: &str) -> Result<Option<Installed>, In
         Ok(probe::parse_ext(&head).map(|ext| ext.uuid))
     };
     let (root, store) = (uuid(&layout::root_name(release))?, uuid(layout::STORE_NAME)?);
-    Ok(match (root, store) {
-        (Some(root), Some(store)) => Some(Installed { disk: disk.path.clone(), root: Some(root), store }),
-        _ => None,
-    })
+    let rootless = !table.partitions.iter().any(|part| part.name.starts_with(layout::ROOT_NAME));
+    let known = root.is_some() || rootless;
+    Ok(store.filter(|_| known).map(|store| Installed { disk: disk.path.clone(), root, store }))
 }
 
 /// Installs; says with `step` what is being done.
@@ -154,13 +188,13 @@ pub fn install(request: &Request, step: &dyn Fn(&str)) -> Result<Installed, Inst
     mke2fs::find().map_err(|source| InstallError::Make { what: "root", source })?;
     let scratch = Scratch::make(&request.scratch)?;
     let part = scratch.0.join("store");
-    snapshot(&request.store, &part, &request.release, &request.blobs)?;
+    snapshot(&request.store, &part, &request.image.release, &request.image.blobs)?;
     if let Some(key) = &request.key {
         fs::copy(key, part.join(KEY_FILE))
             .map_err(|source| InstallError::Read { path: key.clone(), source })?;
     }
     let (kernel, first_stage) =
-        (part.join("blobs").join(&request.kernel), part.join("blobs").join(&request.first_stage));
+        (part.join("blobs").join(&request.image.kernel), part.join("blobs").join(&request.image.first_stage));
 
     let disk = Disk::claim(&name)?;
     check_content(&disk, request.wipe)?;
@@ -233,12 +267,12 @@ impl Writer {
         }
         step("boot loader");
         let boot_code = loader.place_bios(&file, layout.bios)?;
-        let config = loader::config(&request.title, &line(request, &ids));
+        let config = loader::config(&request.image.title, &line(request, &ids));
         loader.place_efi(&file, layout.efi, block, kernel, first_stage, &config)?;
         file.sync_all().map_err(write_error)?;
 
         step("partition table");
-        let table = layout.table(&request.release).map_err(write_error)?;
+        let table = layout.table(&request.image.release).map_err(write_error)?;
         for Piece { at, bytes } in table.pieces(size, block, &boot_code) {
             file.write_all_at(&bytes, at).map_err(write_error)?;
         }

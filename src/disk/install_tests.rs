@@ -132,13 +132,16 @@ impl Material {
         Request {
             disk: disk.display().to_string(),
             wipe: false,
-            release: self.release.clone(),
-            title: "small 1".into(),
+            image: Image {
+                release: self.release.clone(),
+                title: "small 1".into(),
+                kernel: self.blobs[0].clone(),
+                first_stage: self.blobs[1].clone(),
+                root: self.blobs[1].clone(),
+                blobs: self.blobs.clone(),
+            },
             line: "console=ttyS0 quiet".into(),
             store: path("store"),
-            kernel: self.blobs[0].clone(),
-            first_stage: self.blobs[1].clone(),
-            blobs: self.blobs.clone(),
             loader: path("grub"),
             root: Some(path("tree")),
             key: None,
@@ -257,8 +260,11 @@ fn an_installation_that_was_interrupted_is_done_again() {
     assert!(stopped.is_err() && !disk.is_zero());
     let name: DiskName = request.disk.parse().unwrap();
     assert_eq!(installed(&name, &material.release).unwrap(), None);
+    assert!(check(&name, false).is_ok());
     let done = install(&request, &quiet).unwrap();
     assert_eq!(done.root, None);
+    assert_eq!(installed(&name, &"0".repeat(64)).unwrap(), Some(done));
+    assert!(matches!(check(&name, false), Err(InstallError::Holds { .. })));
     assert_eq!(disk.table().partitions.len(), 3);
 }
 

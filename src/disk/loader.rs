@@ -133,7 +133,9 @@ fn copy(from: &mut impl Read, to: &mut (impl Write + Seek)) -> io::Result<()> {
 
 /// GRUB's configuration: boots at once, unless somebody presses a key within the second.
 pub(super) fn config(title: &str, line: &str) -> String {
-    let words: Vec<String> = line.split_whitespace().map(quoted).collect();
+    // GRUB puts quotes of its own around a word with blanks in it.
+    let words: Vec<String> =
+        super::line::words(line).iter().map(|word| quoted(&word.replace('"', ""))).collect();
     format!(
         "# Written when this disk was installed. One entry: the same kernel and first stage for BIOS and UEFI.\n\
          set timeout=1\n\

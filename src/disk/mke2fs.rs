@@ -40,10 +40,13 @@ pub enum MakeError {
 }
 
 /// Where `mke2fs` is.
-pub(super) const PATHS: [&str; 4] = ["/usr/sbin/mke2fs", "/sbin/mke2fs", "/usr/bin/mke2fs", "/bin/mke2fs"];
+const PATHS: [&str; 4] = ["/usr/sbin/mke2fs", "/sbin/mke2fs", "/usr/bin/mke2fs", "/bin/mke2fs"];
 
 /// Finds `mke2fs`.
-pub(super) fn find() -> Result<PathBuf, MakeError> {
+///
+/// # Errors
+/// [`MakeError::Missing`]
+pub fn find() -> Result<PathBuf, MakeError> {
     let found = PATHS.iter().map(PathBuf::from).find(|path| path.is_file());
     found.ok_or_else(|| MakeError::Missing { searched: PATHS.join(", ") })
 }

@@ -4,6 +4,8 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
 
+use nix::errno::Errno;
+
 nix::ioctl_none!(
     /// `BLKRRPART` of linux/fs.h.
     blkrrpart,
@@ -15,6 +17,9 @@ nix::ioctl_none!(
 #[expect(unsafe_code, reason = "no crate that is in use speaks this request")]
 pub(super) fn reread(disk: &File) -> io::Result<()> {
     // SAFETY: the request takes no argument, and `disk` is open while it is borrowed.
-    unsafe { blkrrpart(disk.as_raw_fd()) }?;
-    Ok(())
+    match unsafe { blkrrpart(disk.as_raw_fd()) } {
+        // A device that has no partitions, as loop devices unless they are told to.
+        Ok(_) | Err(Errno::EINVAL) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
 }

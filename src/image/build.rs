@@ -58,6 +58,8 @@ pub struct BuildRequest {
     pub program: PathBuf,
     /// Whether the fabric is private.
     pub private: bool,
+    /// Whether machines can install it on their disks.
+    pub disk: bool,
     /// Whether busybox, where it is found, becomes the first stage's emergency shell.
     pub shell: bool,
 }
@@ -144,6 +146,7 @@ pub fn build(
         kernel: &kernel,
         modules: &request.modules,
         tools: &request.tools,
+        disk: request.disk,
         shell: request.shell,
     };
     let first_stage = first_stage::build(&recipe, progress)?;

@@ -55,6 +55,7 @@ impl Bench {
             modules: vec!["virtio".into()],
             root_modules: RootModules::Add,
             tools: Vec::new(),
+            disk: false,
             loaders: vec![loader("undionly.kpxe"), loader("snponly.efi")],
             program: "/proc/self/exe".into(),
             private: false,

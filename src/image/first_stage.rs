@@ -12,6 +12,7 @@
 //! | `etc/bootfabric/image.json` | kernel version and sets of modules, for people |
 //! | `lib/modules/VERSION/` | modules and their part of the index |
 //! | `bin/busybox` | the emergency shell |
+//! | `usr/lib/bootfabric/disk/` | the parts of GRUB that go onto disks; with them `mke2fs` |
 //! | elsewhere | tools at their own paths with their libraries, and links to them in `bin` |
 
 use std::io::{self, Write};
@@ -23,16 +24,22 @@ use serde::Serialize;
 use super::closure::{ClosureError, closure};
 use super::cpio::{Archive, CpioError};
 use super::elf::{Elf, ElfError};
+use super::grub::{self, GrubError};
 use super::kernel::Kernel;
 use super::modules::{self, Absent, IndexError, ModuleIndex, PackError, SelectError};
 use super::progress::{Progress, Step};
 use super::tool::{GZIP, ToolError};
+use crate::disk::{self, MakeError};
+use crate::stage::disk::LOADER;
 
 /// zstd's level. The first stage is made once and fetched by every machine.
 const LEVEL: i32 = 19;
 
 /// Bytes compressed between two reports of progress.
 const PIECE: usize = 1 << 18;
+
+/// The set of modules for disks.
+const STORAGE: &str = "storage";
 
 /// Directories that the first stage mounts on or writes to.
 const DIRECTORIES: [&str; 7] = ["bin", "dev", "etc", "proc", "run", "sys", "sysroot"];
@@ -74,6 +81,12 @@ pub enum FirstStageError {
     /// A tool cannot be copied.
     #[error(transparent)]
     Tool(#[from] ClosureError),
+    /// The boot loader of disks cannot be made.
+    #[error(transparent)]
+    Grub(#[from] GrubError),
+    /// The program that makes filesystems is missing.
+    #[error(transparent)]
+    Mke2fs(#[from] MakeError),
     /// A file has no place.
     #[error(transparent)]
     Archive(#[from] CpioError),
@@ -96,6 +109,8 @@ pub(super) struct Recipe<'a> {
     pub(super) modules: &'a [String],
     /// Absolute paths of tools.
     pub(super) tools: &'a [PathBuf],
+    /// Whether to add what installing on a disk takes.
+    pub(super) disk: bool,
     /// Whether to add busybox, if it is there, as the emergency shell.
     pub(super) shell: bool,
 }
@@ -129,13 +144,26 @@ pub(super) fn build(recipe: &Recipe<'_>, progress: &dyn Progress) -> Result<Firs
     layout.part("program", |archive| add_program(archive, recipe.program))?;
     let index = ModuleIndex::open(&recipe.kernel.index)?;
     let version = recipe.kernel.version.as_str();
-    let selection = modules::select(&index, version, recipe.modules)?;
+    let mut wanted = recipe.modules.to_vec();
+    if recipe.disk && !wanted.iter().any(|set| set == STORAGE) {
+        wanted.push(STORAGE.to_owned());
+    }
+    let selection = modules::select(&index, version, &wanted)?;
     layout.archive.file("etc/bootfabric/modules", 0o644, lines(&selection.load))?;
     layout.part(&format!("{} modules and index", selection.len()), |archive| {
         Ok(modules::add_to(archive, &selection, &index, &recipe.kernel.modules, version)?)
     })?;
     for tool in recipe.tools {
         layout.part(&tool.display().to_string(), |archive| add_tool(archive, tool))?;
+    }
+    if recipe.disk {
+        layout.part("installing on disks (mke2fs, GRUB)", |archive| {
+            add_tool(archive, &disk::mke2fs()?)?;
+            for (name, bytes) in grub::parts()? {
+                archive.file(&format!("{}/{name}", LOADER.trim_start_matches('/')), 0o644, bytes)?;
+            }
+            Ok(())
+        })?;
     }
     if let Some(busybox) = recipe.shell.then(find_busybox).flatten() {
         layout.part("emergency shell (busybox)", |archive| {

@@ -102,34 +102,46 @@ impl Assets {
     /// # Errors
     /// If an asset is missing or building fails; the program's own words are in the message.
     pub fn home(&self, kind: RootKind, home: &Path) -> anyhow::Result<()> {
-        let cache = self.cached_home(kind)?;
-        run(Command::new("cp").args(["-a", "--reflink=auto"]).arg(&cache).arg(home))
+        copy(&self.cached_home(kind, false)?, home)
+    }
+
+    /// The same with an image that machines can install on disks, and `line` behind its kernel arguments.
+    ///
+    /// # Errors
+    /// If an asset is missing or building fails; the program's own words are in the message.
+    pub fn disk_home(&self, kind: RootKind, line: &str, home: &Path) -> anyhow::Result<()> {
+        copy(&self.cached_home(kind, true)?, home)?;
+        let mut set = Command::new(&self.program);
+        set.args(["image", "set", kind.name(), "--cmdline", &format!("{LAB_CMDLINE} {line}"), "--fabric"]);
+        run(set.arg(home))
     }
 
     /// The home for `kind`, built if this program has not built it before. Processes wait for each other.
-    fn cached_home(&self, kind: RootKind) -> anyhow::Result<PathBuf> {
+    fn cached_home(&self, kind: RootKind, disk: bool) -> anyhow::Result<PathBuf> {
+        let name = if disk { format!("{}+disk", kind.name()) } else { kind.name().to_owned() };
         let homes = self.directory.join("homes");
         std::fs::create_dir_all(&homes).with_context(|| format!("cannot make {}", homes.display()))?;
         let lock = std::fs::File::create(homes.join("lock")).context("cannot lock the image cache")?;
         lock.lock().context("cannot lock the image cache")?;
         let (root, kernel) = (self.root(kind)?, self.kernel()?);
-        let home = homes.join(format!("{}-{}", kind.name(), self.fingerprint(&root)?));
+        let home = homes.join(format!("{name}-{}", self.fingerprint(&root)?));
         if home.is_dir() {
             return Ok(home);
         }
         // Homes of other programs are of no use any more.
         for old in std::fs::read_dir(&homes)?.flatten() {
-            let name = old.file_name();
-            if name.to_string_lossy().rsplit_once('-').is_some_and(|(of, _)| of == kind.name()) {
+            let file = old.file_name();
+            if file.to_string_lossy().rsplit_once('-').is_some_and(|(of, _)| of == name) {
                 std::fs::remove_dir_all(old.path())
                     .with_context(|| format!("cannot remove {}", old.path().display()))?;
             }
         }
-        let fresh = homes.join(format!("{}-new", kind.name()));
+        let fresh = homes.join(format!("{name}-new"));
         run(Command::new(&self.program).args(["init", "--name", "lab", "--fabric"]).arg(&fresh))?;
         let mut build = Command::new(&self.program);
         build.args(["image", "build", "--name", kind.name(), "--version", "1", "--modules", "virtio"]);
         build.args(["--cmdline", LAB_CMDLINE, "--fabric"]).arg(&fresh);
+        build.args(disk.then_some("--disk"));
         build.arg("--root").arg(&root).arg("--kernel").arg(&kernel).arg("--program").arg(&self.program);
         run(&mut build)?;
         std::fs::rename(&fresh, &home).context("cannot keep the image")?;
@@ -152,6 +164,10 @@ impl Assets {
 /// kernel's log (its own lines on the console end where a login prompt begins), and no mitigations for processors that an
 /// emulator does not have.
 const LAB_CMDLINE: &str = "console=ttyS0 mitigations=off net.ifnames=0 systemd.log_target=kmsg printk.devkmsg=on bootfabric.events=/dev/ttyS1";
+
+fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
+    run(Command::new("cp").args(["-a", "--reflink=auto"]).arg(from).arg(to))
+}
 
 fn run(command: &mut Command) -> anyhow::Result<()> {
     let output = command.output().with_context(|| format!("cannot run {:?}", command.get_program()))?;

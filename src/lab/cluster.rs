@@ -25,6 +25,9 @@ pub const STEP_DEADLINE: Duration = Duration::from_secs(120);
 /// Memory of a machine: room for the image, its unpacked first stage, and a running Debian.
 const MACHINE_MEMORY_MIB: u32 = 640;
 
+/// Size of a machine's disk: a Debian, its store, and room. The file is sparse.
+const DISK_BYTES: u64 = 3 << 30;
+
 /// The firmware of a lab machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Boot {
@@ -146,6 +149,22 @@ impl Cluster {
         Ok(home)
     }
 
+    /// The same with an image that machines can install on disks, and `line` behind its kernel arguments.
+    ///
+    /// # Errors
+    /// If building the image fails.
+    pub fn make_disk_home(&self, name: &str, line: &str) -> anyhow::Result<PathBuf> {
+        let home = self.lab.directory().join(format!("{name}.home"));
+        self.assets.disk_home(self.options.root, line, &home)?;
+        Ok(home)
+    }
+
+    /// The program.
+    #[must_use]
+    pub fn program(&self) -> &Path {
+        self.assets.program()
+    }
+
     /// Starts a node in a namespace of its own, from `home`, and waits until it serves.
     ///
     /// # Errors
@@ -189,6 +208,19 @@ impl Cluster {
             spec = spec.mac(mac);
         }
         self.power_on_as(&spec)
+    }
+
+    /// Powers a machine on whose disk is the file `disk`, made if it is missing.
+    ///
+    /// # Errors
+    /// If the file cannot be made or the virtual machine does not start.
+    pub fn power_on_with_disk(&self, name: &str, mac: Mac, disk: &Path) -> anyhow::Result<MachineNode> {
+        let file = std::fs::File::options().create(true).truncate(false).write(true).open(disk);
+        let file = file.with_context(|| format!("cannot make {}", disk.display()))?;
+        if file.metadata()?.len() == 0 {
+            file.set_len(DISK_BYTES)?;
+        }
+        self.power_on_as(&self.spec(name).mac(mac).disk(disk))
     }
 
     /// A machine with this cluster's firmware, to be changed and powered on.

@@ -46,12 +46,15 @@ pub(super) struct Beginning {
     pub(super) sockets: Sockets,
     /// Who makes the node a member, if it is none.
     pub(super) operator: Option<Operator>,
+    /// Whether a person started it, who hears of what is wrong.
+    pub(super) by_hand: bool,
     /// Whether an agent before has held everything already.
     pub(super) takes_over: bool,
 }
 
 /// Finds out what the node begins with.
 pub(super) async fn begin(start: Start) -> anyhow::Result<Beginning> {
+    let by_hand = matches!(start, Start::Operator(..));
     let (config, operator) = match start {
         Start::Operator(config, operator) => (config, operator.map(|operator| *operator)),
         Start::FirstStage(config) => (config, None),
@@ -60,7 +63,15 @@ pub(super) async fn begin(start: Start) -> anyhow::Result<Beginning> {
     let state = &config.state;
     std::fs::create_dir_all(state).with_context(|| format!("cannot make {}", state.display()))?;
     let key = NodeKey::load_or_create(&state.join(KEY_FILE))?;
-    Ok(Beginning { config, key, leases: vec![], sockets: Sockets::default(), operator, takes_over: false })
+    Ok(Beginning {
+        config,
+        key,
+        leases: vec![],
+        sockets: Sockets::default(),
+        operator,
+        by_hand,
+        takes_over: false,
+    })
 }
 
 /// What the agent before leaves.
@@ -84,7 +95,7 @@ async fn take_over(state: &Path) -> anyhow::Result<Beginning> {
     if let Some(name) = link::by_hardware_address(&config.mac)? {
         config.interface = name;
     }
-    Ok(Beginning { config, key, leases, sockets, operator: None, takes_over: true })
+    Ok(Beginning { config, key, leases, sockets, operator: None, by_hand: false, takes_over: true })
 }
 
 /// Opens the store that `config` names.
@@ -97,13 +108,13 @@ pub(super) fn open_store(config: &NodeConfig, takes_over: bool) -> anyhow::Resul
 }
 
 /// Hashes what the store holds: what is damaged is fetched from peers, and without any it is an error now, not when a machine
-/// waits for it.
-pub(super) async fn check_store(store: &Store, config: &NodeConfig) -> anyhow::Result<()> {
+/// waits for it. A machine that nobody watches goes on with what is whole: peers may come.
+pub(super) async fn check_store(store: &Store, config: &NodeConfig, by_hand: bool) -> anyhow::Result<()> {
     let checked = store.clone();
     let report = tokio::task::spawn_blocking(move || checked.verify(&|_| ())).await??;
     let damage: Vec<_> = report.damaged.iter().map(ToString::to_string).collect();
     ensure!(
-        report.is_clean() || !config.first_peers.is_empty(),
+        report.is_clean() || !config.first_peers.is_empty() || !by_hand,
         "the store in {} is damaged and there is no --peer to repair it from; building the image again repairs it too: {}",
         config.store.display(),
         if damage.is_empty() { "signed objects are damaged".to_owned() } else { damage.join("; ") },

@@ -116,13 +116,13 @@ pub(crate) fn from_first_stage(path: &Path) -> anyhow::Result<NodeConfig> {
     Ok(NodeConfig {
         interface: said.interface,
         mac: said.mac,
-        address: Some(said.address.parse()?),
+        address: Some(&said.address).filter(|text| !text.is_empty()).map(|text| text.parse()).transpose()?,
         name: said.name,
         trust_root: said.trust_root.parse()?,
         state: said.state,
         store: said.store,
         first_peers: said.peers,
-        release: Some(said.release.parse()?),
+        release: Some(&said.release).filter(|text| !text.is_empty()).map(|text| text.parse()).transpose()?,
         rack: String::new(),
         dhcp: DhcpMode::Auto,
         http_port: Some(said.http_port),
@@ -132,7 +132,7 @@ pub(crate) fn from_first_stage(path: &Path) -> anyhow::Result<NodeConfig> {
         events: said.events,
         files: None,
         private: said.private,
-        volatile: true,
+        volatile: !said.store_on_disk,
     })
 }
 

@@ -78,6 +78,18 @@ impl Join {
         if booting.send(()).await.is_err() {
             return;
         }
+        let root = &release.release.root;
+        if !takes_over && self.store.blob(&root.blob).is_some_and(|blob| blob.is_complete()) {
+            // Nothing comes, and who waits for it hears so.
+            let (blob, bytes) = (root.blob.to_string(), root.size);
+            self.events.emit(Event::BlobComplete {
+                role: "root".into(),
+                blob,
+                bytes,
+                sources: vec![],
+                reused: bytes,
+            });
+        }
         if !given_back {
             self.root(&release.release).await;
         }

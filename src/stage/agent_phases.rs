@@ -17,6 +17,9 @@ const TRUST_ROOT: &str = "/etc/bootfabric/trust-root";
 /// There if the fabric is private; in the image, likewise.
 const PRIVATE: &str = "/etc/bootfabric/private";
 
+/// What phases say that have nothing to do because the root is on a disk.
+pub(super) const FROM_DISK: &str = "nothing to do: the root is on a disk";
+
 /// Phases in a row in which the agent got nowhere before it is started anew: one that hangs must not hold the machine for
 /// ever, one that waits for a peer must not be shot while it serves others.
 const MAX_STALLS: u32 = 3;
@@ -39,6 +42,9 @@ enum ConfigError {
 
 /// Writes what the agent must know and starts it.
 pub(super) fn agent(boot: &mut Boot, _: Duration) -> Result<String, PhaseError> {
+    if boot.nic.is_none() {
+        return Ok("no network interface: this machine is no node until its next start".to_owned());
+    }
     let config = config(boot)?;
     config.write(Path::new(CONFIG)).map_err(ConfigError::Write)?;
     if !boot.agent.is_running() {
@@ -54,44 +60,59 @@ pub(super) fn agent(boot: &mut Boot, _: Duration) -> Result<String, PhaseError> 
 
 fn config(boot: &Boot) -> Result<StageConfig, PhaseError> {
     let line = &boot.line;
-    let release = line.release.as_ref().ok_or_else(|| {
+    // What a store on a disk holds can be booted without being named.
+    let stored = boot.disks.store;
+    let release = line.release.as_ref().map(ToString::to_string).or(stored.then(String::new));
+    let release = release.ok_or_else(|| {
         PhaseError::from(ConfigError::NoRelease).with_remedy(
             "boot through the fabric's boot script, or add bootfabric.release=ID to the kernel line",
         )
     })?;
-    let trust_root = fs::read_to_string(TRUST_ROOT).map_err(ConfigError::TrustRoot)?;
-    let trust_root = trust_root.trim();
-    if !is_hash(trust_root) {
-        return Err(ConfigError::NotAKey.into());
-    }
+    let trust_root = trust_root()?;
     let nic = boot.nic()?;
-    let address = line.address.ok_or_else(|| PhaseError::message("the kernel line names no address"))?;
+    // Without one the agent takes one of the pool, which needs the settings in the store.
+    let address = line.address.map(|address| address.to_string()).or(stored.then(String::new));
+    let address = address.ok_or_else(|| PhaseError::message("the kernel line names no address"))?;
     Ok(StageConfig {
         interface: nic.name.clone(),
         mac: nic.mac.to_string(),
-        address: address.to_string(),
+        address,
         peers: line.peers.clone(),
-        release: release.to_string(),
+        release,
         name: boot.name().to_owned(),
-        trust_root: trust_root.to_owned(),
+        trust_root,
         http_port: line.http_port,
         swarm_port: line.swarm_port,
         limits: line.limits,
         root: line.root,
         store: STORE.into(),
+        store_on_disk: stored,
         state: STATE.into(),
         events: line.events.clone(),
         private: Path::new(PRIVATE).exists(),
     })
 }
 
+/// The trust root that the image carries, in hexadecimal.
+pub(super) fn trust_root() -> Result<String, PhaseError> {
+    let text = fs::read_to_string(TRUST_ROOT).map_err(ConfigError::TrustRoot)?;
+    let text = text.trim();
+    if is_hash(text) { Ok(text.to_owned()) } else { Err(ConfigError::NotAKey.into()) }
+}
+
 /// Waits for the release to be found and its signature checked.
 pub(super) fn release(boot: &mut Boot, deadline: Duration) -> Result<String, PhaseError> {
+    if boot.is_local() {
+        return Ok(FROM_DISK.to_owned());
+    }
     until(boot, deadline, |view| view.release.clone())
 }
 
 /// Waits for the word on memory.
 pub(super) fn memory(boot: &mut Boot, deadline: Duration) -> Result<String, PhaseError> {
+    if boot.is_local() || boot.disks.store {
+        return Ok("the store is on a disk".to_owned());
+    }
     let memory = until(boot, deadline, |view| view.memory)?;
     let figures = format!("{} MiB needed, {} MiB available", memory.needed_mib, memory.available_mib);
     if memory.needed_mib > memory.available_mib {
@@ -102,12 +123,18 @@ pub(super) fn memory(boot: &mut Boot, deadline: Duration) -> Result<String, Phas
 
 /// Waits for what the next machine needs.
 pub(super) fn boot_blobs(boot: &mut Boot, deadline: Duration) -> Result<String, PhaseError> {
+    if boot.is_local() {
+        return Ok(FROM_DISK.to_owned());
+    }
     let bytes = until(boot, deadline, |view| view.boot_blobs)?;
     Ok(format!("{:.1} MiB; the next machine can boot from this one", mebibytes(bytes)))
 }
 
 /// Waits for the root.
 pub(super) fn root(boot: &mut Boot, deadline: Duration) -> Result<String, PhaseError> {
+    if boot.is_local() {
+        return Ok(FROM_DISK.to_owned());
+    }
     let blob = until(boot, deadline, |view| view.root.clone())?;
     let (amount, sources) = (mebibytes(blob.bytes), blob.sources);
     Ok(match sources {

@@ -63,6 +63,8 @@ struct Download {
 pub(super) struct AgentView {
     /// Name, version and generation of the verified release.
     pub(super) release: Option<String>,
+    /// Its object id.
+    pub(super) release_id: Option<String>,
     /// How the release says that its root is held.
     pub(super) root_mode: Option<RootMode>,
     /// The memory check.
@@ -85,7 +87,8 @@ impl AgentView {
     /// Takes an event at `now`.
     pub(super) fn take(&mut self, now: Duration, event: &Event) {
         match event {
-            Event::ReleaseVerified { name, version, generation, root_mode, .. } => {
+            Event::ReleaseVerified { release, name, version, generation, root_mode } => {
+                self.release_id = Some(release.clone());
                 self.root_mode = root_mode.parse().ok();
                 self.release = Some(format!("{name} {version}, generation {generation}"));
             }

@@ -10,7 +10,9 @@ use fabric::trust::RootMode;
 use super::agent::Agent;
 use super::agent_view::{AgentView, ROOT};
 use super::console::Console;
+use super::disk::Disks;
 use super::event_sink::EventSink;
+use super::init::Init;
 use super::kernel_line::KernelLine;
 use super::modules::Modules;
 use super::nic::Nic;
@@ -55,6 +57,8 @@ pub(super) struct Boot {
     pub(super) root: Option<MountedRoot>,
     /// The compressed memory that the root stands on, if it does.
     pub(super) zram: Option<Zram>,
+    /// What is on disks; from the phase `disk` on.
+    pub(super) disks: Disks,
 }
 
 impl Boot {
@@ -75,6 +79,7 @@ impl Boot {
             stalls: 0,
             root: None,
             zram: None,
+            disks: Disks::default(),
         }
     }
 
@@ -91,6 +96,24 @@ impl Boot {
     /// The root; an error before the phase that mounts it.
     pub(super) fn root(&self) -> Result<&MountedRoot, PhaseError> {
         self.root.as_ref().ok_or_else(|| missing("mount"))
+    }
+
+    /// Whether the root is to be on a disk.
+    pub(super) fn root_on_disk(&self) -> bool {
+        self.line.disk.root.is_some()
+    }
+
+    /// Whether all that this machine needs is on its disk, so that nothing waits for the network.
+    pub(super) fn is_local(&self) -> bool {
+        self.disks.root.is_some()
+    }
+
+    /// The init of the root, wherever it is.
+    pub(super) fn init(&self) -> Result<Init, PhaseError> {
+        match &self.disks.init {
+            Some(init) => Ok(init.clone()),
+            None => Ok(self.root()?.init.clone()),
+        }
     }
 
     /// How the root is held: as the kernel line says, else the release.

@@ -27,11 +27,11 @@ pub struct StageConfig {
     pub interface: String,
     /// Hardware address of that interface: `52:54:00:12:34:56`.
     pub mac: String,
-    /// Address and prefix of that interface: `10.77.0.23/24`.
+    /// Address and prefix of that interface: `10.77.0.23/24`; empty: the agent takes one of the pool.
     pub address: String,
     /// First peers, best first.
     pub peers: Vec<Ipv4Addr>,
-    /// Object id of the signed release to boot: 64 hexadecimal digits.
+    /// Object id of the signed release to boot: 64 hexadecimal digits; empty: the one in the store.
     pub release: String,
     /// The node's name.
     pub name: String,
@@ -49,6 +49,9 @@ pub struct StageConfig {
     pub root: RootOptions,
     /// Directory of the store; the blob with id `<hex>` is the file `blobs/<hex>` in it.
     pub store: PathBuf,
+    /// Whether the store outlives power.
+    #[serde(default)]
+    pub store_on_disk: bool,
     /// Directory of everything else that must outlive the hand-over.
     pub state: PathBuf,
     /// The device that event lines go to. PID 1 writes them there while it is the first stage; afterwards it is the
@@ -106,6 +109,7 @@ mod tests {
             },
             root: RootOptions { seed: Seed::None, ..RootOptions::default() },
             store: STORE.into(),
+            store_on_disk: true,
             state: STATE.into(),
             events: None,
             private: true,

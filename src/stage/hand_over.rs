@@ -53,15 +53,24 @@ enum HandOverError {
 
 /// Hands over. Returns only if it could not begin.
 pub(super) fn hand_over(boot: &mut Boot, deadline: Duration) -> Result<String, PhaseError> {
-    let init = boot.root()?.init.clone();
+    let init = boot.init()?;
     keep_program().map_err(HandOverError::Program)?;
     if init.is_systemd {
-        systemd::write_units(Path::new("/run"), boot.nic()?).map_err(HandOverError::Units)?;
+        // A machine without an interface is no node.
+        if let Some(nic) = &boot.nic {
+            systemd::write_units(Path::new("/run"), nic).map_err(HandOverError::Units)?;
+        }
     }
     bind_all()?;
-    boot.agent.enter(SYSROOT)?;
-    until(boot, deadline, |view| view.entered.then_some(()))?;
-    boot.agent.let_go();
+    if let Err(error) = take_agent_along(boot, deadline) {
+        if !boot.is_local() {
+            return Err(error);
+        }
+        // A machine with a root on its disk starts, whatever becomes of the node.
+        boot.console.say(&format!("warning: the node does not come along: {}", error.chain()));
+        boot.agent.let_go();
+        boot.agent.kill();
+    }
 
     boot.console.say(&format!("handing over to {}", init.path.display()));
     // From here on there is no way back.
@@ -70,6 +79,16 @@ pub(super) fn hand_over(boot: &mut Boot, deadline: Duration) -> Result<String, P
         Err(error) => error,
     };
     stranded(boot, &init, &error)
+}
+
+fn take_agent_along(boot: &mut Boot, deadline: Duration) -> Result<(), PhaseError> {
+    if boot.nic.is_none() {
+        return Ok(());
+    }
+    boot.agent.enter(SYSROOT)?;
+    until(boot, deadline, |view| view.entered.then_some(()))?;
+    boot.agent.let_go();
+    Ok(())
 }
 
 /// Copies the program to where the booted system finds it.

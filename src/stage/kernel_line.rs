@@ -7,8 +7,12 @@
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
+use fabric::trust::RootMode;
+
+use crate::disk::DiskName;
 use crate::limits::Limits;
 
+use super::disk::{self, DiskOptions, DiskRoot};
 use super::root::options::{RootOptions, Seed};
 use super::value::{Address, Mac, NodeName, ReleaseId, ValueError};
 
@@ -46,6 +50,8 @@ pub(super) struct KernelLine {
     pub(super) limits: Limits,
     /// `bootfabric.root`, `bootfabric.root-size`, `bootfabric.zram`, `bootfabric.seed`: how the root is held.
     pub(super) root: RootOptions,
+    /// `bootfabric.root=disk`, `bootfabric.disk`, `bootfabric.disk-wipe`, `bootfabric.store`.
+    pub(super) disk: DiskOptions,
     /// `bootfabric.break`: phases before which a shell is opened.
     pub(super) breaks: Vec<String>,
     /// `bootfabric.name`: the node's name.
@@ -71,6 +77,7 @@ impl Default for KernelLine {
             http_port: HTTP_PORT,
             limits: Limits::default(),
             root: RootOptions::default(),
+            disk: DiskOptions::default(),
             breaks: Vec::new(),
             name: None,
             events: None,
@@ -133,7 +140,19 @@ impl Parsed {
             }
             "max-connections" => line.limits.max_connections = Some(count(needed(value)?)?),
             "max-downloads" => line.limits.max_downloads = Some(count(needed(value)?)?),
+            "disk" => {
+                let name = needed(value)?;
+                line.disk.name = Some(name.parse::<DiskName>().map_err(|_| ValueError::Disk)?.to_string());
+            }
+            "disk-wipe" => line.disk.wipe = flag(value)?,
+            "store" => line.disk.store = Some(disk::uuid(needed(value)?)?),
             "root" | "ramdisk-type" => {
+                line.disk.root = DiskRoot::read(needed(value)?)?;
+                if line.disk.root.is_some() {
+                    // What a disk is filled from.
+                    line.root.mode = Some(RootMode::Overlay);
+                    return Ok(());
+                }
                 line.root.mode = Some(needed(value)?.parse().map_err(|_| ValueError::Root)?);
             }
             "root-size" | "ramdisk-size" => line.root.size = Some(needed(value)?.parse()?),
@@ -258,7 +277,6 @@ fn shorten(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use fabric::trust::RootMode;
     use proptest::prelude::*;
 
     use super::super::root::options::{Compression, RootSize};
@@ -325,6 +343,23 @@ mod tests {
         let parsed = Parsed::read("bootfabric.break=mount,hand-over bootfabric.unpacked=190");
         assert_eq!(parsed.line.breaks, ["mount", "hand-over"]);
         assert!(parsed.unknown.is_empty());
+    }
+
+    #[test]
+    fn disks_are_named_and_what_is_no_disk_is_refused() {
+        let parsed = Parsed::read("bootfabric.root=disk bootfabric.disk=serial:S4 bootfabric.disk_wipe=yes");
+        assert_eq!((parsed.errors, parsed.unknown), (vec![], vec![]));
+        let expected = DiskOptions {
+            root: Some(DiskRoot::Install),
+            name: Some("serial:S4".into()),
+            wipe: true,
+            store: None,
+        };
+        assert_eq!(parsed.line.disk, expected);
+        let later = Parsed::read("bootfabric.root=disk bootfabric.root=zram");
+        assert_eq!((later.line.disk.root, later.line.root.mode), (None, Some(RootMode::Zram)));
+        let wrong = "bootfabric.disk=vda bootfabric.root=disk:vda1 bootfabric.store=/dev/vda3 bootfabric.disk-wipe=all";
+        assert_eq!(Parsed::read(wrong).errors.len(), 4);
     }
 
     #[test]

@@ -16,6 +16,9 @@ const LOOPBACK: LinkIndex = LinkIndex(1);
 /// How often links are looked at; a change of carrier is no device announcement.
 const LOOK: Duration = Duration::from_millis(100);
 
+/// How long a machine that starts from its disk waits for a link: with one it asks whether its address is free.
+const LOCAL_PATIENCE: Duration = Duration::from_secs(3);
+
 /// There is nothing to boot over.
 #[derive(Debug, thiserror::Error)]
 enum LinkError {
@@ -62,12 +65,29 @@ pub(super) fn link(boot: &mut Boot, deadline: Duration) -> Result<String, PhaseE
             boot.nic = Some(nic.clone());
             return Ok(note);
         }
+        if boot.is_local() && began.elapsed() >= LOCAL_PATIENCE {
+            return Ok(without_link(boot, &present));
+        }
         if began.elapsed() >= deadline {
             return Err(explain(&present, wanted, boot.modules()?));
         }
         boot.show_waiting("link", began.elapsed(), "a link");
         uevents.wait(LOOK);
     }
+}
+
+/// What a machine that starts from its disk does without a link: it is a node as soon as there is one.
+fn without_link(boot: &mut Boot, present: &[Nic]) -> String {
+    let nic = candidates(present, boot.line.mac).next().or(present.first()).cloned();
+    if let Some(nic) = &nic {
+        // Refused, the agent will say so; the machine starts.
+        let _ = up(nic, true);
+    }
+    let note = nic
+        .as_ref()
+        .map_or("no interface".to_owned(), |nic| format!("{}  {}, no link yet", nic.name, nic.mac));
+    boot.nic = nic;
+    note
 }
 
 fn up(nic: &Nic, up: bool) -> Result<(), LinkError> {
@@ -122,6 +142,9 @@ fn describe(error: &LoadError) -> String {
 
 /// Sets the address that the kernel line names, and the host's name.
 pub(super) fn address(boot: &mut Boot, _: Duration) -> Result<String, PhaseError> {
+    if boot.line.address.is_none() && boot.disks.store {
+        return own_address(boot);
+    }
     let address = boot.line.address.ok_or_else(|| {
         PhaseError::message("the kernel line names no address").with_remedy(
             "boot through the fabric's boot script, or add bootfabric.address=ADDRESS/PREFIX to the kernel line",
@@ -130,8 +153,20 @@ pub(super) fn address(boot: &mut Boot, _: Duration) -> Result<String, PhaseError
     let nic = boot.nic()?.clone();
     netlink::add_address(nic.index, address)
         .map_err(|source| LinkError::Refused { name: nic.name.clone(), source })?;
+    let name = set_name(boot, &nic)?;
+    Ok(format!("{address}  {name}"))
+}
+
+/// Without an address on the kernel line: the agent takes one of the pool.
+fn own_address(boot: &mut Boot) -> Result<String, PhaseError> {
+    let Some(nic) = boot.nic.clone() else { return Ok("none without an interface".to_owned()) };
+    let name = set_name(boot, &nic)?;
+    Ok(format!("one of the pool's, which the agent takes  {name}"))
+}
+
+fn set_name(boot: &mut Boot, nic: &Nic) -> Result<String, PhaseError> {
     let name = boot.line.name.as_ref().map_or_else(|| nic.mac.node_name(), |name| name.as_str().to_owned());
     nix::unistd::sethostname(&name)?;
     boot.set_name(&name);
-    Ok(format!("{address}  {name}"))
+    Ok(name)
 }

@@ -8,7 +8,7 @@ use super::boot::Boot;
 use super::kernel_line::{self, Parsed};
 use super::modules::{IndexError, Modules};
 use super::phase::{Phase, PhaseError, Retry};
-use super::{agent_phases, hand_over, hash, link, mounts, root};
+use super::{agent_phases, disk, hand_over, hash, link, mounts, root};
 
 /// What the machine itself does: a failure seldom goes away, and never soon.
 const LOCAL: Retry = Retry { first: Duration::from_secs(2), most: Duration::from_secs(60) };
@@ -45,6 +45,13 @@ pub(super) const PHASES: &[Phase<Boot>] = &[
         retry: LOCAL,
         remedy: "build the image again: its kernel and its first stage must be of the same version",
         run: modules,
+    },
+    Phase {
+        name: "disk",
+        deadline: seconds(30),
+        retry: LOCAL,
+        remedy: "check the disk, and bootfabric.disk on the kernel line (docs/disk.md)",
+        run: disk::disk,
     },
     Phase {
         name: "link",
@@ -115,6 +122,13 @@ pub(super) const PHASES: &[Phase<Boot>] = &[
         retry: LOCAL,
         remedy: "give the machine more memory, or boot with bootfabric.root=overlay, which unpacks nothing",
         run: root::unpack,
+    },
+    Phase {
+        name: "install",
+        deadline: seconds(600),
+        retry: LOCAL,
+        remedy: "check the disk (docs/disk.md); the installing program's words are in /run/bootfabric/install.log",
+        run: disk::install,
     },
     Phase {
         name: "hand-over",

@@ -20,6 +20,13 @@ enum How {
     Signal(Signal),
 }
 
+impl Exit {
+    /// Whether it did what it was to do.
+    pub(super) fn is_success(&self) -> bool {
+        self.how == How::Status(0)
+    }
+}
+
 impl fmt::Display for Exit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.how {

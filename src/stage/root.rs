@@ -22,10 +22,11 @@ use std::time::Duration;
 use fabric::trust::RootMode;
 use nix::mount::{MntFlags, MsFlags, umount2};
 
-use super::agent_phases::until;
+use super::agent_phases::{FROM_DISK, until};
 use super::agent_view::Blob;
 use super::boot::Boot;
 use super::config::STORE;
+use super::disk;
 use super::init::{self, Init};
 use super::loop_device::LoopDevice;
 use super::modules::LoadError;
@@ -107,6 +108,9 @@ enum RootError {
 
 /// Mounts the root, or what it is to be unpacked from, and finds its init.
 pub(super) fn mount(boot: &mut Boot, _: Duration) -> Result<String, PhaseError> {
+    if let Some(device) = boot.disks.root.clone() {
+        return disk::mount(boot, &device);
+    }
     let blob = boot.view.root.clone().or_else(|| boot.root.as_ref().map(|root| root.blob.clone()));
     let blob = blob.ok_or_else(|| PhaseError::message("the root is not complete"))?;
     let path = Path::new(STORE).join("blobs").join(&blob.id);
@@ -140,8 +144,19 @@ pub(super) fn mount(boot: &mut Boot, _: Duration) -> Result<String, PhaseError> 
     Ok(note)
 }
 
+/// Lets go of a root in memory: another takes its place.
+pub(super) fn leave(boot: &mut Boot) -> Result<(), PhaseError> {
+    unmount(&[SYSROOT, UPPER, LOWER])?;
+    boot.root = None;
+    boot.zram = None;
+    Ok(())
+}
+
 /// Unpacks the root where the mode wants it, and lets the blob go as far as it is not kept for others.
 pub(super) fn unpack(boot: &mut Boot, deadline: Duration) -> Result<String, PhaseError> {
+    if boot.is_local() {
+        return Ok(FROM_DISK.to_owned());
+    }
     let root = boot.root()?;
     let (mode, blob_bytes, unpacked) = (root.mode, root.blob.bytes, root.device.is_none());
     if mode == RootMode::Overlay {

@@ -37,8 +37,14 @@ pub enum ValueError {
     /// Not a rate, or too low a one.
     #[error("a rate of at least 1mbit is expected, as in 400mbit or 50MB")]
     Rate,
+    /// Not a disk.
+    #[error("a disk is expected, as in /dev/nvme0n1, serial:S4EWNX0R or pci:0000:00:1f.2")]
+    Disk,
+    /// Not a UUID.
+    #[error("the UUID of a filesystem is expected, as in disk:0f3a9c42-0001-4abc-8def-0123456789ab")]
+    Uuid,
     /// Not a root mode.
-    #[error("overlay, zram or tmpfs is expected")]
+    #[error("overlay, zram, tmpfs, disk or disk:UUID is expected")]
     Root,
     /// Not a size of a file-system in memory.
     #[error("a size of at least 16M or a part of memory is expected, as in 512M, 2G or 40%")]

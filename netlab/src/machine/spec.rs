@@ -107,7 +107,7 @@ pub enum Nic {
     Rtl8139,
 }
 
-/// What a machine is to be: it has no disk, no display, one network card and two serial ports.
+/// What a machine is to be: it has no display, one network card and two serial ports.
 #[derive(Clone, Debug)]
 pub struct MachineSpec {
     /// Its name in the lab.
@@ -128,6 +128,8 @@ pub struct MachineSpec {
     pub reboots: bool,
     /// Texts on the console that end every wait at once.
     pub failures: Vec<String>,
+    /// Files that are its disks, virtio ones, in this order. Firmware tries them before the network.
+    pub disks: Vec<PathBuf>,
     /// More arguments for QEMU.
     pub extra: Vec<OsString>,
 }
@@ -146,6 +148,7 @@ impl MachineSpec {
             uuid: None,
             reboots: false,
             failures: DEFAULT_FAILURES.map(str::to_owned).to_vec(),
+            disks: Vec::new(),
             extra: Vec::new(),
         }
     }
@@ -190,6 +193,13 @@ impl MachineSpec {
     #[must_use]
     pub fn failure(mut self, text: &str) -> MachineSpec {
         self.failures.push(text.into());
+        self
+    }
+
+    /// With one more disk: a raw image file, whose name is its serial number as far as there is room.
+    #[must_use]
+    pub fn disk(mut self, path: &Path) -> MachineSpec {
+        self.disks.push(path.into());
         self
     }
 

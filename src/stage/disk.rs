@@ -1,0 +1,328 @@
+//! Disks in the first stage: a store that outlives power, a root that does, and the way from the network to them.
+//!
+//! Owns the phases `disk` (what is on disks already, before the network is looked at) and `install`. Writing to a disk is
+//! [`crate::disk`]'s, in a process of its own.
+//!
+//! | the kernel line says | `disk` | `install` |
+//! |---|---|---|
+//! | nothing | a filesystem labelled `bootfabric` becomes the store, if there is one | |
+//! | `root=disk:UUID` | that filesystem becomes the root; nothing waits for the network | |
+//! | `disk=NAME root=disk` | the same if the release is installed there; else the disk is checked | installs it, and it becomes the root |
+//! | `disk=NAME` | the same check | installs kernel, loader and store; the root stays in memory |
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use fabric::id::{Hash, ObjectId};
+use fabric::store::{Store, StoreOptions};
+use fabric::swarm::NodeKey;
+use fabric::trust::{SignedRelease, TrustRoot};
+use nix::mount::MsFlags;
+
+use super::boot::Boot;
+use super::config::{STATE, STORE};
+use super::init::{self, Init};
+use super::mounts::{is_mount_point, mount_on};
+use super::phase::{Host, PhaseError};
+use super::root::{self, SYSROOT};
+use super::uevent::Uevents;
+use super::value::ValueError;
+use crate::disk::{self, DiskName, Image, InstallError, Installed, KEY_FILE, Request, STORE_LABEL};
+use crate::event::Event;
+
+/// How often it is looked whether a disk has appeared.
+const LOOK: Duration = Duration::from_millis(100);
+/// How long a store that the kernel line names is waited for: without it there is the network.
+const STORE_PATIENCE: Duration = Duration::from_secs(10);
+/// Where the image has the parts of the boot loader.
+pub(crate) const LOADER: &str = "/usr/lib/bootfabric/disk";
+/// What the installing process is told, and where it says why it failed.
+const REQUEST: &str = "/run/bootfabric/install.json";
+const WORDS: &str = "/run/bootfabric/install.log";
+/// The installing process's own directory, on the store's filesystem where the store is in memory.
+const SCRATCH: &str = "/run/bootfabric/install";
+/// The program itself.
+const PROGRAM: &str = "/proc/self/exe";
+
+/// What the kernel line says of disks.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct DiskOptions {
+    /// `bootfabric.root=disk`: whether, and on which filesystem.
+    pub(super) root: Option<DiskRoot>,
+    /// `bootfabric.disk`: the disk to install on.
+    pub(super) name: Option<String>,
+    /// `bootfabric.disk-wipe`: whether what it holds may go.
+    pub(super) wipe: bool,
+    /// `bootfabric.store`: UUID of the filesystem with the store.
+    pub(super) store: Option<String>,
+}
+
+/// A root on a disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum DiskRoot {
+    /// On the disk that `bootfabric.disk` names, installed if it is not.
+    Install,
+    /// On the filesystem with this UUID.
+    There(String),
+}
+
+impl DiskRoot {
+    /// Reads `disk` and `disk:UUID`; `None` for other roots.
+    pub(super) fn read(value: &str) -> Result<Option<Self>, ValueError> {
+        match value.split_once(':') {
+            None if value == "disk" => Ok(Some(Self::Install)),
+            Some(("disk", id)) => uuid(id).map(|id| Some(Self::There(id))),
+            _ => Ok(None),
+        }
+    }
+}
+
+/// A UUID in text, in lower case.
+pub(super) fn uuid(text: &str) -> Result<String, ValueError> {
+    let groups: Vec<usize> = text.split('-').map(str::len).collect();
+    let digits = text.chars().all(|c| c == '-' || c.is_ascii_hexdigit());
+    if digits && groups == [8, 4, 4, 4, 12] { Ok(text.to_ascii_lowercase()) } else { Err(ValueError::Uuid) }
+}
+
+/// What was found on disks.
+#[derive(Debug, Default)]
+pub(super) struct Disks {
+    /// Whether the store is on one.
+    pub(super) store: bool,
+    /// The device of the root, if it is on one.
+    pub(super) root: Option<PathBuf>,
+    /// Init of that root, once it is mounted.
+    pub(super) init: Option<Init>,
+    /// Whether the disk to install on has nothing to install.
+    there: bool,
+    /// What was installed in this boot.
+    done: Option<Installed>,
+}
+
+/// Looks for store and root on disks, and whether the disk to install on can be.
+pub(super) fn disk(boot: &mut Boot, deadline: Duration) -> Result<String, PhaseError> {
+    let said = boot.line.disk.clone();
+    let mut ids = (None, said.store.clone());
+    match (&said.root, &said.name) {
+        (Some(DiskRoot::There(id)), _) => ids.0 = Some(id.clone()),
+        (Some(DiskRoot::Install), None) => {
+            return Err(PhaseError::message("the root is to be on a disk, and no disk is named")
+                .with_remedy("add bootfabric.disk=/dev/NAME to the kernel line, or say which filesystem: bootfabric.root=disk:UUID"));
+        }
+        (_, Some(name)) => {
+            if let Some(there) = look(boot, name, deadline)? {
+                ids = (there.root.filter(|_| said.root.is_some()), Some(there.store));
+                boot.disks.there = true;
+            } else if said.store.is_none() {
+                // A store of an earlier installation goes with it: no label is looked for.
+                return Ok("to be installed".to_owned());
+            }
+        }
+        (None, None) => {}
+    }
+    if let Some(id) = &ids.0 {
+        let found = find(boot, deadline, |ext| ext.uuid == *id);
+        boot.disks.root = Some(found.ok_or_else(|| {
+            PhaseError::message(format!("no disk has the filesystem {id}"))
+                .with_remedy("is the disk there, and has the first stage its driver? (`image build --disk` takes the usual ones in)")
+        })?);
+    }
+    let store = match &ids.1 {
+        Some(id) => find(boot, STORE_PATIENCE, |ext| ext.uuid == *id),
+        None => find(boot, Duration::ZERO, |ext| ext.label == STORE_LABEL),
+    };
+    let mut notes = Vec::new();
+    if let Some(device) = store {
+        keep_store(&device)?;
+        boot.disks.store = true;
+        notes.push(format!("store on {}", device.display()));
+    }
+    if let Some(device) = &boot.disks.root {
+        notes.push(format!("root on {}", device.display()));
+    }
+    Ok(if notes.is_empty() { "none needed".to_owned() } else { notes.join(", ") })
+}
+
+/// What is installed on the disk `name`, if it is the release that is booted. Otherwise makes sure that it can be installed.
+fn look(boot: &mut Boot, name: &str, deadline: Duration) -> Result<Option<Installed>, PhaseError> {
+    let name: DiskName = name.parse().map_err(PhaseError::from)?;
+    let release = boot.line.release.as_ref().map(ToString::to_string).unwrap_or_default();
+    let wipe = boot.line.disk.wipe;
+    let root = boot.line.disk.root.is_some();
+    let uevents = Uevents::open();
+    let began = Instant::now();
+    loop {
+        boot.modules()?.load_for_devices();
+        let there = match disk::installed(&name, &release) {
+            Ok(Some(there)) if there.root.is_some() == root => return Ok(Some(there)),
+            Ok(_) => disk::check(&name, wipe),
+            Err(error) => Err(error),
+        };
+        match there {
+            Ok(()) => return Ok(None),
+            // It may yet appear.
+            Err(InstallError::Device(disk::DeviceError::Absent { .. })) if began.elapsed() < deadline => {
+                boot.show_waiting("disk", began.elapsed(), "the disk");
+                uevents.wait(LOOK);
+            }
+            Err(error @ InstallError::Holds { .. }) => {
+                return Err(PhaseError::from(error).with_remedy(
+                    "is it the right disk? bootfabric.disk-wipe=yes on the kernel line takes what it holds away",
+                ));
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// The first volume whose filesystem is `wanted`, waiting for it until `deadline`.
+fn find(boot: &mut Boot, deadline: Duration, wanted: impl Fn(&disk::Ext) -> bool) -> Option<PathBuf> {
+    let uevents = Uevents::open();
+    let began = Instant::now();
+    loop {
+        if let Ok(modules) = boot.modules() {
+            modules.load_for_devices();
+        }
+        let holds = |path: &PathBuf| {
+            File::open(path).and_then(|file| disk::ext(&file)).ok().flatten().is_some_and(|ext| wanted(&ext))
+        };
+        if let Some(found) = disk::volumes().into_iter().find(holds) {
+            return Some(found);
+        }
+        if began.elapsed() >= deadline {
+            return None;
+        }
+        boot.show_waiting("disk", began.elapsed(), "the disk");
+        uevents.wait(LOOK);
+    }
+}
+
+/// Makes the filesystem on `device` the store. A node with one keeps its key there too, and with it who it is.
+fn keep_store(device: &Path) -> Result<(), PhaseError> {
+    if !is_mount_point(Path::new(STORE)) {
+        let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC | MsFlags::MS_NOATIME;
+        mount_on("ext4", &device.display().to_string(), Path::new(STORE), flags, "")?;
+    }
+    let kept = Path::new(STORE).join(KEY_FILE);
+    NodeKey::load_or_create(&kept).map_err(PhaseError::from)?;
+    let own = Path::new(STATE).join(KEY_FILE);
+    if !own.exists() {
+        // `copy` takes the mode with it.
+        fs::copy(&kept, &own)?;
+    }
+    Ok(())
+}
+
+/// Mounts the root that is on a disk.
+pub(super) fn mount(boot: &mut Boot, device: &Path) -> Result<String, PhaseError> {
+    let node = device.display().to_string();
+    if !is_mount_point(Path::new(SYSROOT)) {
+        mount_on("ext4", &node, Path::new(SYSROOT), MsFlags::empty(), "errors=remount-ro")?;
+    }
+    let init = init::find(Path::new(SYSROOT), boot.line.init.as_deref())?;
+    boot.emit(Event::RootMounted { device: node.clone(), mode: "disk".to_owned() });
+    let note = format!("{node}, {}", init.path.display());
+    boot.disks.init = Some(init);
+    Ok(note)
+}
+
+/// Installs what was fetched, if the kernel line names a disk for it.
+pub(super) fn install(boot: &mut Boot, _: Duration) -> Result<String, PhaseError> {
+    let Some(name) = boot.line.disk.name.clone() else { return Ok("no disk is named".to_owned()) };
+    if boot.disks.root.is_some() || boot.disks.there {
+        return Ok("installed already".to_owned());
+    }
+    let began = boot.now();
+    let done = match boot.disks.done.clone() {
+        // A later step failed: what is written is written.
+        Some(done) => done,
+        None => run(boot, name)?,
+    };
+    boot.disks.done = Some(done.clone());
+    let millis = u64::try_from(boot.now().saturating_sub(began).as_millis()).unwrap_or(u64::MAX);
+    let (disk, root) = (done.disk.display().to_string(), done.root.clone().unwrap_or_default());
+    boot.emit(Event::DiskInstalled { disk: disk.clone(), root, store: done.store.clone(), millis });
+    let Some(id) = done.root else { return Ok(format!("kernel, loader and store on {disk}")) };
+    root::leave(boot)?;
+    let device = find(boot, STORE_PATIENCE, |ext| ext.uuid == id);
+    let device = device
+        .ok_or_else(|| PhaseError::message(format!("{disk} is installed, and its root does not appear")))?;
+    let note = mount(boot, &device)?;
+    boot.disks.root = Some(device);
+    Ok(format!("on {disk}; the root is {note}"))
+}
+
+/// Runs the installing process to its end.
+fn run(boot: &mut Boot, name: String) -> Result<Installed, PhaseError> {
+    let trust_root: TrustRoot = super::agent_phases::trust_root()?.parse().map_err(PhaseError::from)?;
+    let id = boot.view.release_id.clone().or_else(|| boot.line.release.as_ref().map(ToString::to_string));
+    let id = id.ok_or_else(|| PhaseError::message("it is not known which release this is"))?;
+    let image = image(Path::new(STORE), &id, &trust_root)?;
+    let request = Request {
+        disk: name,
+        wipe: boot.line.disk.wipe,
+        line: disk::kept_words(&boot.raw_line),
+        image,
+        store: STORE.into(),
+        loader: LOADER.into(),
+        root: boot.root_on_disk().then(|| SYSROOT.into()),
+        key: Some(Path::new(STATE).join(KEY_FILE)),
+        scratch: SCRATCH.into(),
+    };
+    fs::write(REQUEST, serde_json::to_vec(&request).map_err(io::Error::from)?)?;
+    let child = Command::new(PROGRAM)
+        .args(["disk-install", REQUEST])
+        .stdin(Stdio::null())
+        .stderr(File::create(WORDS)?)
+        .env_clear()
+        .spawn()?;
+    let pid = i64::from(child.id());
+    loop {
+        let exits = boot.turn(Duration::from_secs(1));
+        if let Some(exit) = exits.iter().find(|exit| i64::from(exit.pid.as_raw()) == pid) {
+            if exit.is_success() {
+                break;
+            }
+            let words = fs::read_to_string(WORDS).unwrap_or_default();
+            let words = words.trim().trim_start_matches("bootfabric: ");
+            return Err(PhaseError::message(if words.is_empty() {
+                format!("ended ({exit})")
+            } else {
+                words.to_owned()
+            }));
+        }
+    }
+    let name: DiskName = request.disk.parse().map_err(PhaseError::from)?;
+    let there = disk::installed(&name, &request.image.release).map_err(PhaseError::from)?;
+    there.ok_or_else(|| PhaseError::message("what was installed is not found on the disk"))
+}
+
+/// The image of the signed release `id`, as the store at `store` has it.
+fn image(store: &Path, id: &str, trust_root: &TrustRoot) -> Result<Image, PhaseError> {
+    let store = Store::open_reader(store, StoreOptions::default())?;
+    let hash: Hash = id.parse().map_err(PhaseError::from)?;
+    let bytes =
+        store.object(&ObjectId(hash)).ok_or_else(|| PhaseError::message("the store has lost the release"))?;
+    let release = SignedRelease::decode(&bytes)?.verify(trust_root)?;
+    Ok(Image::of(id, &release))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn roots_on_disks_are_told_from_others() {
+        let id = "0F3A9C42-0001-4abc-8def-0123456789ab";
+        assert_eq!(DiskRoot::read("disk"), Ok(Some(DiskRoot::Install)));
+        assert_eq!(DiskRoot::read(&format!("disk:{id}")), Ok(Some(DiskRoot::There(id.to_ascii_lowercase()))));
+        assert_eq!(DiskRoot::read("overlay"), Ok(None));
+        for wrong in ["disk:", "disk:/dev/vda1", "disk:0f3a9c42", "disk:0f3a9c42-0001-4abc-8def-0123456789ag"]
+        {
+            assert_eq!(DiskRoot::read(wrong), Err(ValueError::Uuid), "{wrong}");
+        }
+    }
+}
