@@ -6,8 +6,10 @@ use std::process::Command;
 use anyhow::{Context, ensure};
 use bootfabric::event::Event;
 use bootfabric::lab::assets::{Assets, RootKind};
-use bootfabric::lab::cluster::{BOOT_DEADLINE, Boot, Cluster, MachineNode, Options, by_address};
-use netlab::Mac;
+use bootfabric::lab::cluster::{
+    BOOT_DEADLINE, Boot, Cluster, MachineNode, Options, STEP_DEADLINE, by_address,
+};
+use netlab::{Mac, wait_until};
 
 const A: Mac = Mac([0x52, 0x54, 0x00, 0xd1, 0x5c, 0x0a]);
 const B: Mac = Mac([0x52, 0x54, 0x00, 0xd1, 0x5c, 0x0b]);
@@ -51,7 +53,8 @@ fn installed_and_unplugged(name: &'static str, root: RootKind, boot: Boot) -> an
     drop(origin);
 
     let again = cluster.power_on_with_disk("a2", A, &disk("a"))?;
-    again.machine.set_carrier(false)?;
+    // Before its firmware looks: the monitor is there a moment after the machine.
+    wait_until("the cable to be unplugged", STEP_DEADLINE, || again.machine.set_carrier(false).ok())?;
     runs_from_disk(&again, root)?;
     say("A starts from its disk, unplugged");
     let node = again.started()?;

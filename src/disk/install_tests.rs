@@ -115,8 +115,8 @@ impl Material {
         fs::write(tree.join("etc/fstab"), "# the image's\n/dev/root / auto defaults 0 0\ntmpfs /tmp tmpfs\n")
             .unwrap();
         fs::write(tree.join("program"), "x").unwrap();
-        fs::set_permissions(tree.join("program"), fs::Permissions::from_mode(0o4755)).unwrap();
         std::os::unix::fs::chown(tree.join("program"), Some(1000), Some(7)).unwrap();
+        fs::set_permissions(tree.join("program"), fs::Permissions::from_mode(0o4755)).unwrap();
         fs::hard_link(tree.join("program"), tree.join("same")).unwrap();
         symlink("/nowhere", tree.join("link")).unwrap();
         run("mknod", &[tree.join("null").to_str().unwrap(), "c", "1", "3"]);
@@ -198,10 +198,13 @@ fn an_empty_disk_gets_all_its_parts() {
     assert_eq!(store.head(RELEASE).unwrap().unwrap().to_string(), material.release);
 
     let efi = Mounted::new(node(2));
-    let config = fs::read_to_string(efi.0.path().join("bootfabric/grub.cfg")).unwrap();
+    let config = fs::read_to_string(efi.0.path().join("boot/grub.cfg")).unwrap();
     let line = format!("console=ttyS0 quiet bootfabric.root=disk:{uuid} bootfabric.store={}", done.store);
     assert!(config.contains(&line), "{config}");
-    assert_eq!(fs::read(efi.0.path().join("bootfabric/first-stage")).unwrap(), vec![7; 3 << 20]);
+    assert_eq!(fs::read(efi.0.path().join("boot/initrd")).unwrap(), vec![7; 3 << 20]);
+    // As the boot loader itself sees it.
+    let seen = run("grub-fstest", &[disk.node(), "cat", "(loop0,gpt2)/boot/grub.cfg"]);
+    assert_eq!(seen, config);
     assert!(!material.directory.path().join("scratch").exists());
 }
 

@@ -2,7 +2,8 @@
 //!
 //! Both are made when the image is built ([`crate::image::grub`]) and only placed here: no program of GRUB's runs on the
 //! machine. A BIOS executes the code in block 0, which loads the core image from its partition; UEFI firmware
-//! finds `EFI/BOOT/BOOTX64.EFI`. Both read `bootfabric/grub.cfg` from the FAT partition, where kernel and first stage are.
+//! finds `EFI/BOOT/BOOTX64.EFI`. Both read `boot/grub.cfg` from the FAT partition, where kernel and first stage are. All
+//! names there are short ones (8.3): GRUB does not see the long ones that `fatfs` writes.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -112,10 +113,10 @@ impl Loader {
             let root = volume.root_dir();
             let efi = root.create_dir("EFI")?.create_dir("BOOT")?;
             copy(&mut self.efi.as_slice(), &mut efi.create_file("BOOTX64.EFI")?)?;
-            let own = root.create_dir("bootfabric")?;
+            let own = root.create_dir("boot")?;
             copy(&mut config.as_bytes(), &mut own.create_file("grub.cfg")?)?;
             copy(&mut File::open(kernel)?, &mut own.create_file("vmlinuz")?)?;
-            copy(&mut File::open(first_stage)?, &mut own.create_file("first-stage")?)?;
+            copy(&mut File::open(first_stage)?, &mut own.create_file("initrd")?)?;
         }
         volume.unmount()?;
         Ok(())
@@ -139,7 +140,7 @@ pub(super) fn config(title: &str, line: &str) -> String {
     format!(
         "# Written when this disk was installed. One entry: the same kernel and first stage for BIOS and UEFI.\n\
          set timeout=1\n\
-         menuentry {} {{\n  linux /bootfabric/vmlinuz {}\n  initrd /bootfabric/first-stage\n}}\n",
+         menuentry {} {{\n  linux /boot/vmlinuz {}\n  initrd /boot/initrd\n}}\n",
         quoted(title),
         words.join(" ")
     )
@@ -212,7 +213,7 @@ mod tests {
         let config = config("debian 1 (2)", "console=ttyS0,115200 x=$y;reboot a='b'");
         assert!(config.contains("menuentry 'debian 1 (2)' {"), "{config}");
         assert!(
-            config.contains("linux /bootfabric/vmlinuz console=ttyS0,115200 'x=$y;reboot' 'a='\\''b'\\'''\n"),
+            config.contains("linux /boot/vmlinuz console=ttyS0,115200 'x=$y;reboot' 'a='\\''b'\\'''\n"),
             "{config}"
         );
     }

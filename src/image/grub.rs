@@ -13,7 +13,7 @@ const EFI_MODULES: (&str, &str) = ("/usr/lib/grub/x86_64-efi", "grub-efi-amd64-b
 /// What GRUB must be able to do, beside the disk itself: find the partition, read the configuration, load Linux.
 const MODULES: [&str; 7] = ["part_gpt", "fat", "normal", "linux", "echo", "reboot", "halt"];
 /// Where it finds its configuration: on the second partition of the disk that it was loaded from.
-const PREFIX: &str = "(,gpt2)/bootfabric";
+const PREFIX: &str = "(,gpt2)/boot";
 
 /// Why there is no boot loader.
 #[derive(Debug, thiserror::Error)]

@@ -136,7 +136,7 @@ pub(super) fn disk(boot: &mut Boot, deadline: Duration) -> Result<String, PhaseE
     };
     let mut notes = Vec::new();
     if let Some(device) = store {
-        keep_store(&device)?;
+        keep_store(boot, &device)?;
         boot.disks.store = true;
         notes.push(format!("store on {}", device.display()));
     }
@@ -201,10 +201,10 @@ fn find(boot: &mut Boot, deadline: Duration, wanted: impl Fn(&disk::Ext) -> bool
 }
 
 /// Makes the filesystem on `device` the store. A node with one keeps its key there too, and with it who it is.
-fn keep_store(device: &Path) -> Result<(), PhaseError> {
+fn keep_store(boot: &mut Boot, device: &Path) -> Result<(), PhaseError> {
     if !is_mount_point(Path::new(STORE)) {
         let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC | MsFlags::MS_NOATIME;
-        mount_on("ext4", &device.display().to_string(), Path::new(STORE), flags, "")?;
+        mount_ext4(boot, &device.display().to_string(), Path::new(STORE), flags, "")?;
     }
     let kept = Path::new(STORE).join(KEY_FILE);
     NodeKey::load_or_create(&kept).map_err(PhaseError::from)?;
@@ -216,11 +216,25 @@ fn keep_store(device: &Path) -> Result<(), PhaseError> {
     Ok(())
 }
 
+fn mount_ext4(
+    boot: &mut Boot,
+    device: &str,
+    target: &Path,
+    flags: MsFlags,
+    options: &str,
+) -> Result<(), PhaseError> {
+    if let Ok(modules) = boot.modules() {
+        // It may be built in, of which an index need not tell; then mounting works, and else mounting fails.
+        let _ = modules.load("ext4");
+    }
+    Ok(mount_on("ext4", device, target, flags, options)?)
+}
+
 /// Mounts the root that is on a disk.
 pub(super) fn mount(boot: &mut Boot, device: &Path) -> Result<String, PhaseError> {
     let node = device.display().to_string();
     if !is_mount_point(Path::new(SYSROOT)) {
-        mount_on("ext4", &node, Path::new(SYSROOT), MsFlags::empty(), "errors=remount-ro")?;
+        mount_ext4(boot, &node, Path::new(SYSROOT), MsFlags::empty(), "errors=remount-ro")?;
     }
     let init = init::find(Path::new(SYSROOT), boot.line.init.as_deref())?;
     boot.emit(Event::RootMounted { device: node.clone(), mode: "disk".to_owned() });
