@@ -199,7 +199,9 @@ pub(crate) async fn serve(
                 stream.write_all(&length.to_be_bytes()).await?;
                 stream.write_all(&object).await?;
                 stream.close().await?;
-                giving.map(Giving::done);
+                if let Some(giving) = giving {
+                    giving.done();
+                }
                 return Ok(());
             }
         }
