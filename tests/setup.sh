@@ -26,6 +26,9 @@ depmod                                 kmod              dependencies of kernel 
 cpio                                   cpio              reading initramfs archives back
 xz                                     xz-utils          compressed roots and kernel modules
 zstd                                   zstd              compressed roots
+umoci                                  umoci             container images to import
+skopeo                                 skopeo            container images in archives and registries
+docker-registry                        docker-registry   a registry to import from
 curl                                   curl              an HTTP and TFTP client to test with
 tftp                                   tftp-hpa          a TFTP client to test with
 dhclient                               isc-dhcp-client   a DHCP client to test with

@@ -175,7 +175,7 @@ fn facts(root: &Path) -> BTreeMap<Vec<u8>, Facts> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, max_shrink_iters: 200, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 48, max_shrink_iters: 200, ..ProptestConfig::default() })]
 
     #[test]
     fn an_unpacked_image_is_the_tree_that_the_tar_was_made_of(

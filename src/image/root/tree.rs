@@ -68,9 +68,14 @@ impl Tree {
         if member.path.is_empty() {
             return Ok(None);
         }
-        let path = self.real(&member.path, &member.path)?;
+        let removes = whiteouts && split(&member.path).1.starts_with(WHITEOUT);
+        let path = match self.real(&member.path, &member.path) {
+            // Some tools remove one by one what was in a directory that they replace by a file.
+            Err(_) if removes => return Ok(None),
+            path => path?,
+        };
         let (parent, name) = split(&path);
-        if whiteouts && name.starts_with(WHITEOUT) {
+        if removes {
             if name == OPAQUE {
                 self.remove_below(parent, Some(layer));
             } else if !name.starts_with(WHITEOUT_META) {

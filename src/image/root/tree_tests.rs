@@ -48,6 +48,8 @@ fn whiteouts_remove_what_lower_layers_have_and_nothing_of_their_own() {
     let lower = [dir("a"), file("a/1"), file("a/2"), dir("ab"), file("ab/3"), dir("b"), file("b/4")];
     let named = [file(".wh.a"), file("ab/.wh.3"), file("ab/5"), file("b/.wh..wh.plnk")];
     assert_eq!(merged(&[&lower, &named]), "0:ab 1:ab/5 0:b 0:b/4");
+    // A directory becomes a file, and what was in it is removed one by one.
+    assert_eq!(merged(&[&lower[3..5], &[file("ab"), file("ab/.wh.3")]]), "1:ab");
     // Whether the marker comes before or after what the layer puts there.
     for opaque in
         [[dir("a"), file("a/.wh..wh..opq"), file("a/6")], [file("a/6"), dir("a"), file("a/.wh..wh..opq")]]

@@ -8,7 +8,9 @@ pub(super) struct Extended {
     pub(super) size: Option<u64>,
     /// Seconds since 1970, whole ones; negative before.
     pub(super) mtime: Option<i64>,
-    /// Length of a file that is stored in pieces.
+    /// Name of a file that is stored in pieces: `path`, before or after it, is then a stand-in.
+    pub(super) sparse_name: Option<Vec<u8>>,
+    /// Length of such a file.
     pub(super) sparse_size: Option<u64>,
     /// Offsets and lengths of these, in turn.
     pub(super) sparse_numbers: Vec<u64>,
@@ -27,8 +29,8 @@ impl Extended {
             let equals = record.iter().position(|&byte| byte == b'=')?;
             let (key, value) = (record.get(..equals)?, record.get(equals + 1..)?);
             match key {
-                // The name of a sparse file: `path` is then a stand-in.
-                b"path" | b"GNU.sparse.name" => self.path = Some(value.to_vec()),
+                b"path" => self.path = Some(value.to_vec()),
+                b"GNU.sparse.name" => self.sparse_name = Some(value.to_vec()),
                 b"GNU.sparse.size" | b"GNU.sparse.realsize" => self.sparse_size = Some(number(value)?),
                 b"GNU.sparse.offset" | b"GNU.sparse.numbytes" => self.sparse_numbers.push(number(value)?),
                 b"GNU.sparse.map" => {
@@ -101,6 +103,15 @@ mod tests {
         let expected =
             Extended { path: Some(vec![b'x'; 95]), size: Some(7), mtime: Some(-3), ..Extended::default() };
         assert_eq!(extended, expected);
+    }
+
+    #[test]
+    fn a_sparse_files_own_name_stands_beside_its_stand_in() {
+        let (name, stand_in) = (record(b"GNU.sparse.name", b"x"), record(b"path", b"GNUSparseFile.1/x"));
+        let mut either = [Extended::default(), Extended::default()];
+        either[0].read(&[name.clone(), stand_in.clone()].concat()).unwrap();
+        either[1].read(&[stand_in, name].concat()).unwrap();
+        assert!(either.iter().all(|one| one.sparse_name.as_deref() == Some(b"x")));
     }
 
     #[test]

@@ -249,7 +249,7 @@ impl<R: Read> TarReader<R> {
     }
 
     fn member(&mut self, block: &[u8; BLOCK], size: u64, mut extended: Extended) -> Result<Member, TarError> {
-        let raw = extended.path.take().unwrap_or_else(|| header_name(block));
+        let raw = extended.sparse_name.take().or(extended.path.take()).unwrap_or_else(|| header_name(block));
         let name = || String::from_utf8_lossy(&raw).into_owned();
         let flag = flag(block);
         let kind = match flag {
