@@ -3,7 +3,8 @@
 //! | module | owns |
 //! |---|---|
 //! | [`build`] | the whole: what is asked for, the order of the work, what came out |
-//! | `root`, `tar`, `archive` | the root filesystem, from a directory or a tar to a squashfs |
+//! | [`oci`] | container images as roots: layouts, archives, registries |
+//! | `root`, `tar`, `archive` | the root filesystem, from a directory, a tar or layers to a squashfs |
 //! | `kernel`, `modules` | the kernel, its modules, and which of them the first stage needs |
 //! | `first_stage`, `cpio`, `closure`, `elf` | the initramfs with this program as `/init` |
 //! | [`loaders`] | what firmware loads first |
@@ -15,7 +16,7 @@
 //! | `tool` | the external programs that it needs |
 //!
 //! Building is reproducible: the same inputs give the same blobs, or nodes would fetch again what they have. Nothing here
-//! talks to a network or prints.
+//! prints, and nothing but [`oci`] talks to a network.
 
 pub mod again;
 mod archive;
@@ -30,6 +31,7 @@ pub mod heads;
 mod kernel;
 pub mod loaders;
 mod modules;
+pub mod oci;
 pub mod progress;
 mod root;
 mod tar;

@@ -25,14 +25,17 @@ mke2fs                                 e2fsprogs         filesystems of disks
 grub-mkimage                           grub-common       the boot loader of disks
 /usr/lib/grub/i386-pc/boot.img         grub-pc-bin       the same, for BIOS
 /usr/lib/grub/x86_64-efi/normal.mod    grub-efi-amd64-bin the same, for UEFI
-sfdisk                                 fdisk             another program's view of partition tables
-fsck.vfat                              dosfstools        another program's view of FAT
+sfdisk                                 fdisk             how others see partition tables
+fsck.vfat                              dosfstools        how others see FAT
 losetup                                mount             files as disks
 mmdebstrap                             mmdebstrap        the Debian root of demo and tests
 depmod                                 kmod              dependencies of kernel modules
 cpio                                   cpio              reading initramfs archives back
 xz                                     xz-utils          compressed roots and kernel modules
 zstd                                   zstd              compressed roots
+umoci                                  umoci             container images to import
+skopeo                                 skopeo            container images in archives and registries
+docker-registry                        docker-registry   a registry to import from
 curl                                   curl              an HTTP and TFTP client to test with
 ssh                                    openssh-client    looking into machines
 tftp                                   tftp-hpa          a TFTP client to test with

@@ -1,21 +1,20 @@
-//! `bootfabric image`: build, list, show, compare and remove images.
+//! `bootfabric image`: build, import, list, show, compare and remove images.
 
 use std::path::PathBuf;
 
-use anyhow::Context;
 use clap::Subcommand;
-use fabric::trust::RootMode;
 
 use super::output::{human_bytes, print_json, print_line};
 use super::place::Place;
-use crate::home;
-use crate::image::build::{BuildRequest, Built, RootModules, build};
+use crate::image::RootSource;
+use crate::image::build::{Built, build};
 use crate::image::heads::{self, Image};
-use crate::image::loaders::LoaderFile;
-use crate::image::{KernelSource, RootSource, SETS};
+use parts::Parts;
 
 mod diff;
+mod import;
 pub(crate) mod install;
+mod parts;
 mod progress;
 mod set;
 mod uki;
@@ -30,6 +29,8 @@ pub(crate) struct Args {
 enum Command {
     /// Build an image from a root filesystem and a kernel, and sign it
     Build(Box<BuildArgs>),
+    /// Make an image of a container image, a tar or a directory, and sign it
+    Import(Box<import::ImportArgs>),
     /// List the images in the store
     Ls(ListArgs),
     /// Show what an image is made of
@@ -59,55 +60,10 @@ struct BuildArgs {
     /// The root filesystem: a directory, or a tar (plain, gzip, xz or zstd)
     #[arg(long, value_name = "DIR|TAR")]
     root: PathBuf,
-    /// The kernel: a Debian package, a directory laid out like /, or a vmlinuz with --module-dir [default: the root's own]
-    #[arg(long, value_name = "DEB|DIR|VMLINUZ")]
-    kernel: Option<PathBuf>,
-    /// The modules of a kernel that is a bare vmlinuz: lib/modules/VERSION
-    #[arg(long, value_name = "DIR", requires = "kernel")]
-    module_dir: Option<PathBuf>,
-    /// Name of the image: a-z 0-9 . _ -
-    #[arg(long)]
-    name: String,
-    /// Version of the image, for people
-    #[arg(long)]
-    version: String,
-    /// Kernel arguments
-    #[arg(long, default_value = "console=tty0 console=ttyS0,115200")]
-    cmdline: String,
-    /// How nodes hold the root: overlay (the image itself, and over it what is written), zram (unpacked into compressed RAM),
-    /// tmpfs (unpacked into RAM); a node's kernel line can say otherwise
-    #[arg(long, value_name = "MODE", default_value_t = RootMode::Overlay)]
-    root_mode: RootMode,
-    #[arg(long, value_name = "SETS", value_delimiter = ',', default_value = "pc", help = modules_help())]
-    modules: Vec<String>,
-    /// Do not add the kernel's modules to a root that has none for it (smaller; the booted system can load no more)
-    #[arg(long)]
-    no_root_modules: bool,
-    /// A program to put into the first stage, with its libraries; may be repeated
-    #[arg(long = "tool", value_name = "PATH")]
-    tools: Vec<PathBuf>,
-    /// Let machines install the image on their disks: takes mke2fs, GRUB and the drivers of disks into the first stage
-    #[arg(long)]
-    disk: bool,
-    /// A boot loader beside, or instead of, undionly.kpxe and snponly.efi; may be repeated
-    #[arg(long = "loader", value_name = "NAME=PATH")]
-    loaders: Vec<LoaderFile>,
-    /// The program that becomes the first stage's /init: a static build of bootfabric [default: this one]
-    #[arg(long, value_name = "PATH")]
-    program: Option<PathBuf>,
-    /// Leave busybox out of the first stage: no emergency shell
-    #[arg(long)]
-    no_shell: bool,
+    #[command(flatten)]
+    parts: Parts,
     #[command(flatten)]
     place: Place,
-}
-
-fn modules_help() -> String {
-    let sets: Vec<_> = SETS.iter().map(|set| format!("`{}`: {}", set.name, set.about)).collect();
-    format!(
-        "Kernel modules for the first stage: sets, and single ones, which are then loaded in any case. {}",
-        sets.join("; ")
-    )
 }
 
 #[derive(Debug, clap::Args)]
@@ -141,6 +97,7 @@ struct RemoveArgs {
 pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     match args.command {
         Command::Build(args) => run_build(*args),
+        Command::Import(args) => import::run(*args),
         Command::Ls(args) => list(&args),
         Command::Show(args) => show(&args),
         Command::Diff(args) => diff::run(&args),
@@ -154,40 +111,17 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
 fn run_build(args: BuildArgs) -> anyhow::Result<()> {
     let home = args.place.home()?;
     let operator = home.operator()?;
-    let program = match args.program {
-        Some(path) => path,
-        None => {
-            std::env::current_exe().context("cannot tell where this program is: name it with --program")?
-        }
-    };
-    let kernel = args.kernel.as_deref().map(|path| KernelSource::detect(path, args.module_dir.as_deref()));
     let store = args.place.open(&home)?;
-    let settings = home::settings(&store, &operator.trust_root())?;
-    let request = BuildRequest {
-        private: settings.is_some_and(|settings| settings.private),
-        root: RootSource::detect(&args.root)?,
-        kernel: kernel.transpose()?,
-        name: args.name,
-        version: args.version,
-        cmdline: args.cmdline,
-        root_mode: args.root_mode,
-        modules: args.modules,
-        root_modules: if args.no_root_modules { RootModules::Leave } else { RootModules::Add },
-        tools: args.tools,
-        disk: args.disk,
-        loaders: args.loaders,
-        program,
-        shell: !args.no_shell,
-    };
+    let request = args.parts.request(RootSource::detect(&args.root)?, &store, &operator)?;
     let built = build(&request, &store, &operator, &progress::Bars::new())?;
-    if args.place.json {
-        return print_json(&built);
-    }
-    report(&built, &request.modules)
+    report(&built, &request.modules, args.place.json)
 }
 
 /// What was built, for people: the table on standard output, remarks on standard error.
-fn report(built: &Built, asked: &[String]) -> anyhow::Result<()> {
+fn report(built: &Built, asked: &[String], json: bool) -> anyhow::Result<()> {
+    if json {
+        return print_json(built);
+    }
     let release = &built.release;
     print_line(&format!("image {} {} (generation {})", release.name, release.version, release.generation))?;
     let modules_added = if built.modules_added_to_root { ", kernel modules added" } else { "" };
@@ -308,6 +242,7 @@ fn remove(args: &RemoveArgs) -> anyhow::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::image::SETS;
 
     #[derive(clap::Parser)]
     struct Alone {

@@ -151,7 +151,7 @@ pub fn build(
     };
     let first_stage = first_stage::build(&recipe, progress)?;
     let add_modules = request.root_modules == RootModules::Add && !root.has_modules(&kernel.version);
-    let scratch = Scratch(store.scratch()?);
+    let scratch = Scratch::new(store)?;
     let squashfs = scratch.0.join("root.squashfs");
     let content = root.pack(add_modules.then_some(&kernel), &squashfs, progress)?;
 
@@ -246,10 +246,19 @@ fn check_words(request: &BuildRequest) -> Result<(), TrustError> {
 }
 
 /// A directory in the store that goes with the build.
-struct Scratch(PathBuf);
+#[derive(Debug)]
+pub(crate) struct Scratch(PathBuf);
 
 impl Scratch {
-    fn remove(self) -> Result<(), BuildError> {
+    pub(crate) fn new(store: &Store) -> Result<Self, StoreError> {
+        store.scratch().map(Self)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    pub(crate) fn remove(self) -> Result<(), BuildError> {
         std::fs::remove_dir_all(&self.0)
             .map_err(|source| BuildError::Scratch { path: self.0.clone(), source })
     }

@@ -12,6 +12,7 @@ const MAX_STRING: usize = 4096;
 
 const HEADER_SIZE: usize = 64;
 const PROGRAM_HEADER_SIZE: usize = 56;
+const I386: u16 = 3;
 const X86_64: u16 = 62;
 
 const LOAD: u32 = 1;
@@ -35,6 +36,30 @@ pub enum ElfError {
     /// Damaged, or made to mislead.
     #[error("damaged ELF file: {0}")]
     Damaged(&'static str),
+}
+
+/// Bytes of a file that [`foreign_machine`] has to see.
+pub(super) const MACHINE_HEAD: usize = 20;
+
+/// What machine the program that begins with `head` is for, if it is a program and not for 64-bit x86 (which runs the
+/// 32-bit ones too).
+pub(super) fn foreign_machine(head: &[u8]) -> Option<String> {
+    let (magic, field) = (head.get(..4)?, <[u8; 2]>::try_from(head.get(18..MACHINE_HEAD)?).ok()?);
+    let big_endian = head.get(5) == Some(&2);
+    let machine = if big_endian { u16::from_be_bytes(field) } else { u16::from_le_bytes(field) };
+    let name = match machine {
+        _ if magic != b"\x7fELF" => return None,
+        I386 | X86_64 => return None,
+        8 => "MIPS",
+        20 | 21 => "PowerPC",
+        22 => "s390x",
+        40 => "32-bit ARM",
+        183 => "64-bit ARM",
+        243 => "RISC-V",
+        258 => "LoongArch",
+        other => return Some(format!("ELF machine {other}")),
+    };
+    Some(name.into())
 }
 
 /// How a program or library is linked.

@@ -3,6 +3,10 @@
 /// The steps of a build that take time, in the order in which they happen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
+    /// Unpacking an archive with a container image.
+    Archive,
+    /// Fetching and checking the layers of a container image.
+    Layers,
     /// Reading the root once to check it.
     Survey,
     /// Unpacking the kernel and choosing its modules.
@@ -20,6 +24,8 @@ impl Step {
     #[must_use]
     pub const fn title(self) -> &'static str {
         match self {
+            Self::Archive => "unpacking the archive",
+            Self::Layers => "fetching and checking layers",
             Self::Survey => "checking the root",
             Self::Kernel => "collecting kernel and modules",
             Self::FirstStage => "compressing the first stage",

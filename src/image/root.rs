@@ -1,7 +1,7 @@
 //! An image's root filesystem: from a directory or a tar to a squashfs.
 //!
-//! The source is gone through twice. The survey checks all of it before anything is made, finds out what it holds and
-//! keeps the parts of its kernel if they are wanted. Packing then passes it on to `mksquashfs` as one tar, whatever the
+//! The source is gone through twice. The survey checks all of it before anything is made, finds out what it holds (of
+//! the layers of a container image: what is left of each) and keeps the parts of its kernel if they are wanted. Packing then passes it on to `mksquashfs` as one tar, whatever the
 //! source is, together with what an image adds to a root. Nothing is ever unpacked next to other files, so no
 //! privileges are needed and no name in an archive can do harm.
 //!
@@ -12,18 +12,23 @@ mod add;
 mod pack;
 mod rules;
 mod survey;
+mod tree;
 mod walk;
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
 use super::archive::{ArchiveError, Unpacked};
+use super::elf::MACHINE_HEAD;
 use super::kernel::Kernel;
 use super::progress::{Progress, Step};
-use super::tar::{TarError, TarReader};
+use super::tar::{Kind, Member, NewMember, TarError, TarReader};
 use super::tool::ToolError;
 use survey::Survey;
+use tree::{Plan, Tree};
 use walk::Found;
 
 /// Where to take the root from.
@@ -33,6 +38,13 @@ pub enum RootSource {
     Directory(PathBuf),
     /// A tar with a root in it, plain or compressed with gzip, xz or zstd.
     Tar(PathBuf),
+    /// The layers of a container image, the lowest first; each is a tar like the above.
+    Layers {
+        /// What the image is called, for people.
+        name: String,
+        /// The layers.
+        layers: Vec<PathBuf>,
+    },
 }
 
 impl RootSource {
@@ -46,9 +58,20 @@ impl RootSource {
         Ok(if metadata.is_dir() { Self::Directory(path.to_owned()) } else { Self::Tar(path.to_owned()) })
     }
 
+    /// What errors call it.
     fn path(&self) -> &Path {
         match self {
             Self::Directory(path) | Self::Tar(path) => path,
+            Self::Layers { name, .. } => Path::new(name),
+        }
+    }
+
+    /// The archives that make it.
+    fn archives(&self) -> &[PathBuf] {
+        match self {
+            Self::Directory(_) => &[],
+            Self::Tar(path) => std::slice::from_ref(path),
+            Self::Layers { layers, .. } => layers,
         }
     }
 }
@@ -87,6 +110,16 @@ pub enum RootError {
         path: PathBuf,
         /// Where an init is expected.
         looked_for: String,
+    },
+    /// A system for other machines.
+    #[error("`{}` is a root for {machine} (its `{program}` is), and images are for 64-bit x86: get it for x86-64 (amd64)", path.display())]
+    OtherMachine {
+        /// The source.
+        path: PathBuf,
+        /// A program in it.
+        program: String,
+        /// What that is for.
+        machine: String,
     },
     /// A file became shorter or longer between two looks.
     #[error("`{}` changed while it was read: build from a root that is not in use", path.display())]
@@ -136,9 +169,11 @@ impl Content {
 pub(super) struct Root {
     source: RootSource,
     survey: Survey,
-    /// What a directory holds; empty for a tar.
+    /// What a directory holds; empty for archives.
     found: Vec<Found>,
-    /// Files of the kernels in a tar.
+    /// What archives hold; empty for a directory.
+    plan: Plan,
+    /// Files of the kernels in archives.
     kernels: Option<TempDir>,
 }
 
@@ -152,23 +187,31 @@ impl Root {
         progress: &dyn Progress,
     ) -> Result<Self, RootError> {
         progress.begin(Step::Survey, None);
-        let mut root =
-            Self { source: source.clone(), survey: Survey::default(), found: Vec::new(), kernels: None };
-        match source {
-            RootSource::Directory(path) => {
-                root.found = walk::walk(path, skip)?;
-                for found in &root.found {
-                    root.survey.observe(&found.member());
+        let mut root = Self {
+            source: source.clone(),
+            survey: Survey::default(),
+            found: Vec::new(),
+            plan: Plan::default(),
+            kernels: None,
+        };
+        if let RootSource::Directory(path) = source {
+            root.found = walk::walk(path, skip)?;
+            for found in &root.found {
+                root.survey.observe(&found.member());
+                if rules::tells_machine(&found.path) {
+                    root.survey.observe_program(&found.path, &found.head(path, MACHINE_HEAD)?);
                 }
             }
-            RootSource::Tar(path) => {
-                if keep_kernel {
-                    root.kernels = Some(TempDir::new().map_err(RootError::Temporary)?);
-                }
-                root.survey_tar(path, progress)?;
+        } else {
+            if keep_kernel {
+                root.kernels = Some(TempDir::new().map_err(RootError::Temporary)?);
             }
+            root.survey_archives(progress)?;
         }
         progress.end();
+        if let Some((program, machine)) = root.survey.foreign {
+            return Err(RootError::OtherMachine { path: source.path().to_owned(), program, machine });
+        }
         if !root.survey.has_init {
             let (path, looked_for) = (source.path().to_owned(), rules::INITS.join(", "));
             return Err(RootError::NoInit { path, looked_for });
@@ -199,7 +242,7 @@ impl Root {
         pack::squashfs(out, self.survey.newest, |stream| {
             match &self.source {
                 RootSource::Directory(path) => walk::write(path, &self.found, stream, progress)?,
-                RootSource::Tar(path) => pass_tar(path, stream, progress)?,
+                _ => self.pass_archives(stream, progress)?,
             }
             add::write(&added, stream, progress)
         })?;
@@ -211,44 +254,113 @@ impl Root {
         Ok(content)
     }
 
-    fn survey_tar(&mut self, path: &Path, progress: &dyn Progress) -> Result<(), RootError> {
-        let tar = |source| RootError::Tar { path: path.to_owned(), source };
-        let archive = |source| RootError::Archive { path: path.to_owned(), source };
-        let mut reader = TarReader::new(Unpacked::open(path).map_err(archive)?);
-        while let Some(member) = reader.next().map_err(tar)? {
-            progress.advance(member.size);
-            if rules::is_left_out(&member.path) {
-                continue;
+    fn survey_archives(&mut self, progress: &dyn Progress) -> Result<(), RootError> {
+        let (mut tree, mut kept) = (Tree::default(), Vec::new());
+        let whiteouts = matches!(self.source, RootSource::Layers { .. });
+        for (layer, path) in self.source.archives().iter().enumerate() {
+            let tar = |source| RootError::Tar { path: path.clone(), source };
+            let mut archive = Archive::open(path)?;
+            while let Some((number, member)) = archive.next()? {
+                progress.advance(member.size);
+                let reader = &mut archive.reader;
+                let Some(real) = tree.apply(layer, number, member.clone(), whiteouts).map_err(tar)? else {
+                    continue;
+                };
+                if member.kind == Kind::File && rules::tells_machine(&real) {
+                    let head = reader.head(MACHINE_HEAD as u64).map_err(tar)?;
+                    self.survey.observe_program(&real, &head);
+                } else if let Some(dir) = &self.kernels {
+                    let part = survey::keep_kernel_part(dir.path(), &real, &member, reader);
+                    let part = part.map_err(|error| match error {
+                        TarError::Io(source) => RootError::Temporary(source),
+                        other => tar(other),
+                    });
+                    kept.extend(part?.then_some(real));
+                }
             }
-            self.survey.observe(&member);
-            if let Some(dir) = &self.kernels {
-                survey::keep_kernel_part(dir.path(), &member, &mut reader).map_err(|error| match error {
-                    TarError::Io(source) => RootError::Temporary(source),
-                    other => tar(other),
-                })?;
+            archive.finish()?;
+        }
+        // A part of a kernel that a later layer removed.
+        for (dir, part) in self.kernels.iter().flat_map(|dir| kept.iter().map(move |part| (dir, part))) {
+            if !tree.contains(part) {
+                drop(std::fs::remove_file(dir.path().join(OsStr::from_bytes(part))));
             }
         }
-        reader.into_inner().finish().map_err(archive)
+        self.plan = tree.finish();
+        for node in self.plan.nodes() {
+            for (at, name) in node.names.iter().enumerate() {
+                let size = if at == 0 { node.member.size } else { 0 };
+                self.survey.observe(&Member { path: name.clone(), size, ..node.member.clone() });
+            }
+        }
+        for path in &self.plan.implied {
+            self.survey.observe(&Member::directory(path));
+        }
+        Ok(())
+    }
+
+    /// Passes what is left of the members of all archives on, in their order.
+    fn pass_archives(&self, stream: &mut pack::Stream, progress: &dyn Progress) -> Result<(), RootError> {
+        for path in &self.plan.implied {
+            stream.begin(&NewMember::plain(path, Kind::Directory, 0o755).header())?;
+        }
+        for (layer, path) in self.source.archives().iter().enumerate() {
+            let mut archive = Archive::open(path)?;
+            while let Some((number, member)) = archive.next()? {
+                let Some(node) = self.plan.of_member(layer, number) else { continue };
+                let Some(first) = node.names.iter().find(|name| **name == member.path).or(node.names.first())
+                else {
+                    continue;
+                };
+                let reader = &mut archive.reader;
+                stream.begin(&reader.headers(&member, first))?;
+                reader.copy(stream).map_err(|source| RootError::Tar { path: path.clone(), source })?;
+                stream.end(member.size)?;
+                for name in node.names.iter().filter(|name| *name != first) {
+                    let link = NewMember::plain(name, Kind::HardLink, 0o644);
+                    stream.begin(&NewMember { link: first, mtime: member.mtime, ..link }.header())?;
+                }
+                progress.advance(member.size);
+            }
+            archive.finish()?;
+        }
+        Ok(())
     }
 }
 
-/// Passes the members of a tar on as they are, those left out excepted.
-fn pass_tar(path: &Path, stream: &mut pack::Stream, progress: &dyn Progress) -> Result<(), RootError> {
-    let tar = |source| RootError::Tar { path: path.to_owned(), source };
-    let archive = |source| RootError::Archive { path: path.to_owned(), source };
-    let mut reader = TarReader::new(Unpacked::open(path).map_err(archive)?);
-    while let Some(member) = reader.next().map_err(tar)? {
-        if member.path.is_empty() || rules::is_left_out(&member.path) {
-            continue;
-        }
-        stream.begin(reader.headers())?;
-        reader.copy(stream).map_err(tar)?;
-        stream.end(member.size)?;
-        progress.advance(member.size);
+/// One of the archives, with its name for errors.
+struct Archive<'a> {
+    path: &'a Path,
+    reader: TarReader<Unpacked>,
+    /// Members that were gone through.
+    count: usize,
+}
+
+impl<'a> Archive<'a> {
+    fn open(path: &'a Path) -> Result<Self, RootError> {
+        let unpacked =
+            Unpacked::open(path).map_err(|source| RootError::Archive { path: path.to_owned(), source })?;
+        Ok(Self { path, reader: TarReader::new(unpacked), count: 0 })
     }
-    reader.into_inner().finish().map_err(archive)
+
+    /// The next member and its number.
+    fn next(&mut self) -> Result<Option<(usize, Member)>, RootError> {
+        let next = self.reader.next();
+        let next = next.map_err(|source| RootError::Tar { path: self.path.to_owned(), source })?;
+        self.count += 1;
+        Ok(next.map(|member| (self.count, member)))
+    }
+
+    fn finish(self) -> Result<(), RootError> {
+        let finished = self.reader.into_inner().finish();
+        finished.map_err(|source| RootError::Archive { path: self.path.to_owned(), source })
+    }
 }
 
 #[cfg(test)]
 #[path = "root_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "root/property_tests.rs"]
+mod property_tests;

@@ -43,7 +43,7 @@ fn tree(names_backwards: bool) -> TempDir {
     dir
 }
 
-fn pack(source: &Path, out: &Path) -> Result<Vec<u8>, RootError> {
+pub(super) fn pack(source: &Path, out: &Path) -> Result<Vec<u8>, RootError> {
     let source = RootSource::detect(source)?;
     Root::survey(&source, false, Path::new("/nowhere"), &Silent)?.pack(None, out, &Silent)?;
     Ok(fs::read(out).unwrap())
@@ -143,6 +143,27 @@ fn bad_archives_are_refused_before_anything_is_made() {
 }
 
 #[test]
+fn a_root_for_another_machine_is_refused() {
+    let out = TempDir::new().unwrap();
+    let mut program = vec![0; 64];
+    program[..6].copy_from_slice(b"\x7fELF\x02\x01");
+    program[18] = 183;
+    fs::write(
+        out.path().join("tar"),
+        [member("sbin/init", b"#!"), member("bin/bash", &program), END.to_vec()].concat(),
+    )
+    .unwrap();
+    let root = out.path().join("root");
+    fs::create_dir_all(root.join("sbin")).unwrap();
+    fs::write(root.join("sbin/init"), &program).unwrap();
+    for source in ["tar", "root"] {
+        let error = pack(&out.path().join(source), &out.path().join("squashfs")).unwrap_err().to_string();
+        assert!(error.contains("64-bit ARM") && error.contains("amd64"), "{error}");
+    }
+    assert!(!out.path().join("squashfs").exists());
+}
+
+#[test]
 fn the_kernel_of_a_tar_is_kept_on_request() {
     let out = TempDir::new().unwrap();
     let tar = out.path().join("tar");
@@ -156,6 +177,35 @@ fn the_kernel_of_a_tar_is_kept_on_request() {
     assert_eq!(fs::read(root.kernel_directory().join("boot/vmlinuz-6.1")).unwrap(), b"kernel");
     assert!(root.has_modules("6.1") && !root.has_modules("6.2"));
     assert!(!root.kernel_directory().join("sbin").exists());
+}
+
+/// Members in an order and at names that only following links and keeping count makes a root of.
+#[test]
+fn members_behind_links_and_after_their_children_find_their_place() {
+    let out = TempDir::new().unwrap();
+    let link = |path: &str, kind, to: &str| {
+        NewMember { link: to.as_bytes(), ..NewMember::plain(path.as_bytes(), kind, 0o777) }.header()
+    };
+    let members = [
+        member("usr/lib/first", b"1"),
+        link("lib", Kind::Symlink, "usr/lib"),
+        member("lib/second", b"2"),
+        link("usr/lib/third", Kind::HardLink, "lib/second"),
+        NewMember::plain(b"usr/lib", Kind::Directory, 0o711).header(),
+        member("sbin/init", b"old"),
+        member("sbin/init", b"newer"),
+    ];
+    fs::write(out.path().join("tar"), [members.concat(), END.to_vec()].concat()).unwrap();
+    let squashfs = out.path().join("root");
+    pack(&out.path().join("tar"), &squashfs).unwrap();
+    let listing = list(&squashfs);
+    for expected in
+        ["drwx--x--x root/root", "/usr/lib/second\n", "/usr/lib/third\n", "/usr/lib/first\n", " 5 1970"]
+    {
+        assert!(listing.contains(expected), "{expected} not in\n{listing}");
+    }
+    assert!(!listing.contains("root/lib/") && listing.contains("root/lib -> usr/lib"), "{listing}");
+    assert_eq!(listing.matches("sbin/init").count(), 1);
 }
 
 #[test]

@@ -1,13 +1,14 @@
 //! The tar format, as far as passing a root on takes.
 //!
 //! [`reader`] goes through an archive member by member, refuses what does not belong into one, and hands out each
-//! member's bytes as they are, so that nothing of a member's attributes is lost. [`writer`] makes members. Neither
-//! touches the file system.
+//! member's headers as they are, so that nothing of a member's attributes is lost. [`writer`] makes members. Neither
+//! touches the file system. [`sparse`] knows the files that are stored without their holes.
 //!
 //! Formats: POSIX.1-1988 (ustar), POSIX.1-2001 (pax), and GNU's long names and sparse files.
 
 mod pax;
 mod reader;
+mod sparse;
 mod writer;
 
 pub use reader::TarError;

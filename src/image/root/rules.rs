@@ -11,6 +11,23 @@ pub(super) const NEEDED: [(&str, u32); 5] =
 pub(super) const INITS: [&str; 5] =
     ["sbin/init", "usr/sbin/init", "usr/lib/systemd/systemd", "lib/systemd/systemd", "init"];
 
+/// Programs that tell what machine a root is for: one of these is in most.
+const WITNESSES: [&str; 8] = [
+    "usr/lib/systemd/systemd",
+    "lib/systemd/systemd",
+    "usr/bin/bash",
+    "bin/bash",
+    "usr/bin/dash",
+    "bin/dash",
+    "usr/bin/busybox",
+    "bin/busybox",
+];
+
+/// Whether the file `path` tells what machine a root is for.
+pub(super) fn tells_machine(path: &[u8]) -> bool {
+    INITS.iter().chain(&WITNESSES).any(|witness| witness.as_bytes() == path)
+}
+
 /// Whether `path` is left out of images.
 pub(super) fn is_left_out(path: &[u8]) -> bool {
     EMPTIED.iter().any(|dir| path.strip_prefix(dir.as_bytes()).is_some_and(|rest| rest.starts_with(b"/")))

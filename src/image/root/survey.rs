@@ -6,6 +6,7 @@ use std::io::Read;
 use std::path::Path;
 
 use super::{Content, rules};
+use crate::image::elf;
 use crate::image::kernel::is_part_of_kernel;
 use crate::image::tar::{Kind, Member, TarError, TarReader};
 
@@ -26,6 +27,8 @@ pub(super) struct Survey {
     pub(super) module_versions: BTreeSet<String>,
     /// Those of the directories that matter here which it has.
     pub(super) directories: BTreeSet<String>,
+    /// A program of the root for another machine than the image is for: its path, and the machine.
+    pub(super) foreign: Option<(String, String)>,
     /// Whether `lib` is a link (to `usr/lib`).
     pub(super) lib_is_link: bool,
 }
@@ -55,26 +58,35 @@ impl Survey {
         }
     }
 
+    /// Takes note of the first bytes of the program `path`.
+    pub(super) fn observe_program(&mut self, path: &[u8], head: &[u8]) {
+        let foreign =
+            elf::foreign_machine(head).map(|machine| (String::from_utf8_lossy(path).into(), machine));
+        self.foreign = self.foreign.take().or(foreign);
+    }
+
     /// The directory that kernel modules are in.
     pub(super) fn module_parent(&self) -> &'static str {
         if self.lib_is_link || !self.directories.contains("lib") { "usr/lib/modules" } else { "lib/modules" }
     }
 }
 
-/// Writes the current member of `reader` below `dir` if it is a part of a kernel. `member.path` was checked.
+/// Writes the current member of `reader`, which is at `path` of the root, below `dir` if it is a part of a kernel. Returns
+/// whether it is.
 pub(super) fn keep_kernel_part(
     dir: &Path,
+    path: &[u8],
     member: &Member,
     reader: &mut TarReader<impl Read>,
-) -> Result<(), TarError> {
-    let Ok(path) = std::str::from_utf8(&member.path) else { return Ok(()) };
-    if member.kind != Kind::File || member.sparse || !is_part_of_kernel(path) {
-        return Ok(());
+) -> Result<bool, TarError> {
+    let Ok(path) = std::str::from_utf8(path) else { return Ok(false) };
+    if member.kind != Kind::File || !is_part_of_kernel(path) {
+        return Ok(false);
     }
     let target = dir.join(path);
     if let Some(parent) = target.parent() {
         fs::create_dir_all(parent)?;
     }
     reader.copy(&mut fs::File::create(target)?)?;
-    Ok(())
+    Ok(true)
 }

@@ -30,10 +30,21 @@ impl Found {
         Member {
             path: self.path.clone(),
             kind: self.kind,
-            sparse: false,
+            link: Vec::new(),
             size: self.size(),
             mtime: self.metadata.mtime(),
         }
+    }
+
+    /// The first bytes of a file below `root`, at most `length`; none of anything else.
+    pub(super) fn head(&self, root: &Path, length: usize) -> Result<Vec<u8>, RootError> {
+        let mut head = Vec::new();
+        if self.kind == Kind::File {
+            let path = below(root, &self.path);
+            let read = File::open(&path).and_then(|file| file.take(length as u64).read_to_end(&mut head));
+            read.map_err(|source| RootError::Read { path, source })?;
+        }
+        Ok(head)
     }
 
     fn size(&self) -> u64 {

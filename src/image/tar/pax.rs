@@ -8,8 +8,14 @@ pub(super) struct Extended {
     pub(super) size: Option<u64>,
     /// Seconds since 1970, whole ones; negative before.
     pub(super) mtime: Option<i64>,
-    /// The member is a file stored in pieces.
-    pub(super) sparse: bool,
+    /// Name of a file that is stored in pieces: `path`, before or after it, is then a stand-in.
+    pub(super) sparse_name: Option<Vec<u8>>,
+    /// Length of such a file.
+    pub(super) sparse_size: Option<u64>,
+    /// Offsets and lengths of these, in turn.
+    pub(super) sparse_numbers: Vec<u64>,
+    /// Whether these are at the beginning of the data instead.
+    pub(super) sparse_map_in_data: bool,
 }
 
 impl Extended {
@@ -22,10 +28,16 @@ impl Extended {
             let record = record.get(digits + 1..)?.strip_suffix(b"\n")?;
             let equals = record.iter().position(|&byte| byte == b'=')?;
             let (key, value) = (record.get(..equals)?, record.get(equals + 1..)?);
-            self.sparse |= key.starts_with(b"GNU.sparse.");
             match key {
-                // The name of a sparse file: `path` is then a stand-in.
-                b"path" | b"GNU.sparse.name" => self.path = Some(value.to_vec()),
+                b"path" => self.path = Some(value.to_vec()),
+                b"GNU.sparse.name" => self.sparse_name = Some(value.to_vec()),
+                b"GNU.sparse.size" | b"GNU.sparse.realsize" => self.sparse_size = Some(number(value)?),
+                b"GNU.sparse.offset" | b"GNU.sparse.numbytes" => self.sparse_numbers.push(number(value)?),
+                b"GNU.sparse.map" => {
+                    let numbers = value.split(|&byte| byte == b',').filter(|text| !text.is_empty());
+                    self.sparse_numbers = numbers.map(number).collect::<Option<_>>()?;
+                }
+                b"GNU.sparse.major" => self.sparse_map_in_data = value == b"1",
                 b"linkpath" => self.link = Some(value.to_vec()),
                 b"size" => self.size = Some(number(value)?),
                 b"mtime" => self.mtime = Some(seconds(value)?),
@@ -35,6 +47,22 @@ impl Extended {
         }
         Some(())
     }
+}
+
+/// The records of `data` but for those that say where and how the member is stored: its name, its size, its pieces.
+pub(super) fn without_place(mut data: &[u8]) -> Vec<u8> {
+    let mut kept = Vec::new();
+    while let Some(digits) = data.iter().position(|&byte| byte == b' ') {
+        let length = number(data.get(..digits).unwrap_or_default()).and_then(|length| length.try_into().ok());
+        let Some((record, rest)) = length.and_then(|length| data.split_at_checked(length)) else { break };
+        let text = record.get(digits + 1..).unwrap_or_default();
+        let place = [b"path=".as_slice(), b"linkpath=", b"size=", b"GNU.sparse."];
+        if !place.iter().any(|key| text.starts_with(key)) {
+            kept.extend_from_slice(record);
+        }
+        data = rest;
+    }
+    kept
 }
 
 /// One record, its length included.
@@ -75,6 +103,15 @@ mod tests {
         let expected =
             Extended { path: Some(vec![b'x'; 95]), size: Some(7), mtime: Some(-3), ..Extended::default() };
         assert_eq!(extended, expected);
+    }
+
+    #[test]
+    fn a_sparse_files_own_name_stands_beside_its_stand_in() {
+        let (name, stand_in) = (record(b"GNU.sparse.name", b"x"), record(b"path", b"GNUSparseFile.1/x"));
+        let mut either = [Extended::default(), Extended::default()];
+        either[0].read(&[name.clone(), stand_in.clone()].concat()).unwrap();
+        either[1].read(&[stand_in, name].concat()).unwrap();
+        assert!(either.iter().all(|one| one.sparse_name.as_deref() == Some(b"x")));
     }
 
     #[test]

@@ -147,3 +147,39 @@ proptest! {
         let _ = all(&bytes);
     }
 }
+
+#[test]
+fn holes_are_filled_however_they_were_stored() {
+    use std::os::unix::fs::FileExt;
+    use std::process::Command;
+    let dir = tempfile::tempdir().unwrap();
+    let file = std::fs::File::create(dir.path().join("fil\u{e9}")).unwrap();
+    // More pieces than fit into a header, and a hole at the end.
+    for at in 0..40u64 {
+        file.write_at(format!("piece {at}").as_bytes(), at * 100_000).unwrap();
+    }
+    file.set_len(5_000_000).unwrap();
+    let content = std::fs::read(dir.path().join("fil\u{e9}")).unwrap();
+    let formats = ["--format=gnu", "--sparse-version=0.0", "--sparse-version=0.1", "--sparse-version=1.0"];
+    for format in formats {
+        let mut tar = Command::new("tar");
+        tar.arg(format).args((format != "--format=gnu").then_some("--format=pax"));
+        let output = tar.arg("-C").arg(dir.path()).args(["-Scf", "-", "fil\u{e9}"]).output().unwrap();
+        assert!(output.stdout.len() < content.len(), "{format}: stored with its holes");
+        let (member, read) = all(&output.stdout).unwrap().swap_remove(0);
+        assert_eq!((member.path.as_slice(), member.size), ("fil\u{e9}".as_bytes(), 5_000_000), "{format}");
+        assert!(read == content, "{format}");
+        // What is passed on is a plain file.
+        let mut reader = TarReader::new(output.stdout.as_slice());
+        let member = reader.next().unwrap().unwrap();
+        let passed = [reader.headers(&member, b"moved").as_ref(), &read, padding(member.size), &END].concat();
+        let (member, again) = all(&passed).unwrap().swap_remove(0);
+        assert!(member.path == b"moved" && again == content, "{format}");
+    }
+    let mut header = member(b"file", b"x");
+    header[156] = b'S';
+    header[148..156].fill(b' ');
+    let sum: u64 = header[..BLOCK].iter().map(|&byte| u64::from(byte)).sum();
+    header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    assert!(error(&header).contains("map of a sparse file"));
+}

@@ -1,7 +1,7 @@
 //! Makes members of a tar: ustar headers, with pax headers before them for what does not fit.
 
 use super::BLOCK;
-use super::pax::record;
+use super::pax::{record, without_place};
 use super::reader::Kind;
 
 /// What ends an archive.
@@ -77,6 +77,39 @@ impl<'a> NewMember<'a> {
         blocks.extend(header);
         blocks
     }
+}
+
+/// The header blocks of a member at `path` that leads to `link` and has `size` bytes; all else is as the header `own` and the
+/// `records` that precede it say.
+pub(super) fn moved(own: &[u8], records: &[u8], path: &[u8], link: &[u8], size: u64) -> Vec<u8> {
+    let mut records = without_place(records);
+    let mut header = own.get(..BLOCK).unwrap_or(own).to_vec();
+    let mut name = path.to_vec();
+    let kind = header.get(156).copied();
+    if kind == Some(Kind::Directory.flag()) {
+        name.push(b'/');
+    }
+    // What follows a header of GNU's own is the rest of it, above all the map of a sparse file.
+    let kind = if kind == Some(b'S') { Kind::File.flag() } else { kind.unwrap_or(0) };
+    let is_posix = header.get(257..263) == Some(b"ustar\0".as_slice());
+    let rest = if is_posix { 345..500 } else { 345..BLOCK };
+    let fields = [
+        (0..100, text(&mut records, b"path", &name)),
+        (124..136, field(&mut records, b"size", 12, i64::try_from(size).unwrap_or(i64::MAX))),
+        (148..156, vec![b' '; 8]),
+        (156..157, vec![kind]),
+        (157..257, text(&mut records, b"linkpath", link)),
+        (rest.clone(), vec![0; rest.len()]),
+    ];
+    for (place, bytes) in fields {
+        if let Some(place) = header.get_mut(place) {
+            place.copy_from_slice(&bytes);
+        }
+    }
+    seal(&mut header);
+    let mut blocks = if records.is_empty() { Vec::new() } else { extended(&records) };
+    blocks.extend(header);
+    blocks
 }
 
 /// A pax header with `records`.
