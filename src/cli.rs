@@ -3,6 +3,7 @@
 //! Data goes to standard output, words go to standard error. Every listing has `--json`.
 
 mod completions;
+mod desk;
 mod fetch;
 pub mod image;
 mod init;

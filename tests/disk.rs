@@ -5,22 +5,15 @@ use std::process::Command;
 
 use anyhow::{Context, ensure};
 use bootfabric::event::Event;
-use bootfabric::lab::assets::{Assets, RootKind};
-use bootfabric::lab::cluster::{
-    BOOT_DEADLINE, Boot, Cluster, MachineNode, Options, STEP_DEADLINE, by_address,
-};
+use bootfabric::lab::assets::RootKind;
+use bootfabric::lab::cluster::{BOOT_DEADLINE, Boot, Cluster, MachineNode, STEP_DEADLINE, by_address};
 use netlab::{Mac, wait_until};
 
 const A: Mac = Mac([0x52, 0x54, 0x00, 0xd1, 0x5c, 0x0a]);
 const B: Mac = Mac([0x52, 0x54, 0x00, 0xd1, 0x5c, 0x0b]);
 
 fn cluster(name: &'static str, root: RootKind, boot: Boot) -> anyhow::Result<Option<Cluster>> {
-    if !netlab::ready_or_skip()? {
-        return Ok(None);
-    }
-    let assets = Assets::find(Path::new(env!("CARGO_BIN_EXE_bootfabric")))?;
-    let keep = std::env::var_os("NETLAB_KEEP").map(Into::into);
-    Cluster::new(assets, Options { name, root, boot, keep }).map(Some)
+    Cluster::in_test(Path::new(env!("CARGO_BIN_EXE_bootfabric")), name, root, boot)
 }
 
 /// Waits until the root on the machine's disk has been started.

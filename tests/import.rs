@@ -28,23 +28,6 @@ fn run(command: &mut Command) -> Output {
     output
 }
 
-/// The tools, unless one is missing: then the test is skipped.
-fn tools_are_there(tools: &[&str]) -> bool {
-    let missing = tools.iter().find(|tool| Command::new(tool).arg("--version").output().is_err());
-    if let Some(missing) = missing {
-        eprintln!("skipped: `{missing}` is not installed (tests/setup.sh installs it)");
-    }
-    missing.is_none() && nix_is_root()
-}
-
-fn nix_is_root() -> bool {
-    let root = fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0);
-    if !root {
-        eprintln!("skipped: umoci keeps owners and devices only as root");
-    }
-    root
-}
-
 impl Bench {
     fn new() -> Self {
         let bench = Self { dir: tempfile::tempdir().unwrap() };
@@ -191,7 +174,8 @@ impl Drop for Registry {
 
 #[test]
 fn an_image_is_the_same_from_wherever_it_comes() {
-    if !tools_are_there(&["umoci", "skopeo", "docker-registry", "unsquashfs"]) {
+    // umoci keeps owners and devices only as root, which the lab needs too.
+    if !netlab::ready_or_skip().unwrap() {
         return;
     }
     let bench = Bench::new();
@@ -239,7 +223,8 @@ fn an_image_is_the_same_from_wherever_it_comes() {
 
 #[test]
 fn what_is_no_image_is_refused_with_nothing_left_behind() {
-    if !tools_are_there(&["umoci", "skopeo"]) {
+    // umoci keeps owners and devices only as root, which the lab needs too.
+    if !netlab::ready_or_skip().unwrap() {
         return;
     }
     let bench = Bench::new();

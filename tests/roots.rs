@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use bootfabric::event::Event;
 use bootfabric::lab::assets::{Assets, RootKind};
-use bootfabric::lab::cluster::{Boot, Cluster, HostNode, MachineNode, Options};
+use bootfabric::lab::cluster::{Boot, Cluster, HostNode, MachineNode};
 
 /// Unpacked into plain memory, the root alone takes a fifth of it.
 const MEMORY_MIB: u32 = 1024;
@@ -22,15 +22,12 @@ struct Bench {
 impl Bench {
     /// With the image changed as `bootfabric image set` does; none where labs cannot be made.
     fn new(name: &'static str, boot: Boot, changes: &[&str]) -> anyhow::Result<Option<Self>> {
-        if !netlab::ready_or_skip()? {
-            return Ok(None);
-        }
         // Figures are those of the program as it is released.
         let program = std::env::var_os("BOOTFABRIC_PROGRAM");
-        let assets =
-            Assets::find(program.as_ref().map_or(Path::new(env!("CARGO_BIN_EXE_bootfabric")), Path::new))?;
-        let keep = std::env::var_os("NETLAB_KEEP").map(Into::into);
-        let cluster = Cluster::new(assets, Options { name, root: RootKind::DebianSsh, boot, keep })?;
+        let program = program.as_ref().map_or(Path::new(env!("CARGO_BIN_EXE_bootfabric")), Path::new);
+        let Some(cluster) = Cluster::in_test(program, name, RootKind::DebianSsh, boot)? else {
+            return Ok(None);
+        };
         let home = cluster.make_home("origin")?;
         if !changes.is_empty() {
             cluster.assets().set(cluster.root(), &home, changes)?;

@@ -5,17 +5,12 @@
 use std::path::Path;
 
 use bootfabric::event::Event;
-use bootfabric::lab::assets::{Assets, RootKind};
-use bootfabric::lab::cluster::{Boot, Cluster, Options};
+use bootfabric::lab::assets::RootKind;
+use bootfabric::lab::cluster::{Boot, Cluster};
 use bootfabric::lab::scenario::{self, Check};
 
 fn cluster(name: &'static str, root: RootKind, boot: Boot) -> anyhow::Result<Option<Cluster>> {
-    if !netlab::ready_or_skip()? {
-        return Ok(None);
-    }
-    let assets = Assets::find(Path::new(env!("CARGO_BIN_EXE_bootfabric")))?;
-    let keep = std::env::var_os("NETLAB_KEEP").map(Into::into);
-    Cluster::new(assets, Options { name, root, boot, keep }).map(Some)
+    Cluster::in_test(Path::new(env!("CARGO_BIN_EXE_bootfabric")), name, root, boot)
 }
 
 /// Points 1 to 6 of the main job in one lab.

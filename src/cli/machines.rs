@@ -5,19 +5,17 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
 use clap::Subcommand;
 use fabric::id::{Hash, ObjectId};
-use fabric::store::Store;
 use fabric::trust::{Settings, SignedSettings, TrustRoot, encode_machines};
 
+use super::desk::{Desk, Place};
 use super::output::{print_json, print_line};
-use super::status::{DEFAULT_STATE, runtime};
-use crate::home::{self, Home};
+use crate::home;
 use crate::machines::{Machines, Problems};
-use crate::node::control::{Request, ask_line, socket_path};
+use crate::node::control::Request;
 use crate::node::machines::{self, Held};
-use crate::node::members::Taken;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -54,19 +52,6 @@ The file replaces the one before; an empty one takes everything back.")]
 }
 
 #[derive(Debug, clap::Args)]
-struct Place {
-    /// The fabric's directory [default: /var/lib/bootfabric for root, else ~/.local/share/bootfabric]
-    #[arg(long, value_name = "DIR")]
-    fabric: Option<PathBuf>,
-    /// The state directory of this machine's node
-    #[arg(long, value_name = "DIR", default_value = DEFAULT_STATE)]
-    state: PathBuf,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
-}
-
-#[derive(Debug, clap::Args)]
 struct SetArgs {
     /// The file, in TOML
     #[arg(value_name = "FILE")]
@@ -83,54 +68,19 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     }
 }
 
-/// Where settings are read and changed.
-enum Desk {
-    /// The node of this machine, by its state directory.
-    Running(PathBuf),
-    /// The fabric's store, which no node uses.
-    Store(Box<Store>),
-}
-
-impl Desk {
-    fn open(place: &Place) -> anyhow::Result<Self> {
-        if std::os::unix::net::UnixStream::connect(socket_path(&place.state)).is_ok() {
-            return Ok(Self::Running(place.state.clone()));
+/// The settings, and what they say of machines.
+fn held(desk: &Desk, trust_root: &TrustRoot) -> anyhow::Result<(Settings, String)> {
+    match desk {
+        Desk::Running(node) => {
+            let held: Held = node.ask(&Request::Machines)?;
+            ensure!(!held.settings.is_empty(), "the node knows no settings of its fabric yet: try again");
+            Ok((SignedSettings::decode(&held.settings)?.verify(trust_root)?, held.machines))
         }
-        let home = Home::at(place.fabric.as_deref())?;
-        let store = home.store().context("no node runs here, so the fabric's own store is used")?;
-        Ok(Self::Store(Box::new(store)))
-    }
-
-    /// The settings, and what they say of machines.
-    fn held(&self, trust_root: &TrustRoot) -> anyhow::Result<(Settings, String)> {
-        match self {
-            Self::Running(state) => {
-                let line = runtime()?.block_on(ask_line(&socket_path(state), &Request::Machines))?;
-                let held: Held = serde_json::from_str(&line)
-                    .context("the node is of another version than this command")?;
-                ensure!(!held.settings.is_empty(), "the node knows no settings of its fabric yet: try again");
-                Ok((SignedSettings::decode(&held.settings)?.verify(trust_root)?, held.machines))
-            }
-            Self::Store(store) => {
-                let known = home::settings(store, trust_root)?
-                    .context("there are no settings: make a fabric with `bootfabric init`")?;
-                let text = home::machines_text(store, &known)?;
-                Ok((known, text))
-            }
-        }
-    }
-
-    fn take(&self, signed: &SignedSettings, settings: &Settings, text: &str) -> anyhow::Result<()> {
-        match self {
-            Self::Running(state) => {
-                let request =
-                    Request::Configure { settings: signed.bytes().to_vec(), machines: text.to_owned() };
-                let line = runtime()?.block_on(ask_line(&socket_path(state), &request))?;
-                let taken: Taken = serde_json::from_str(&line)
-                    .context("the node is of another version than this command")?;
-                taken.error.map_or(Ok(()), |error| bail!("the node does not take it: {error}"))
-            }
-            Self::Store(store) => machines::keep(store, signed.bytes(), settings, text),
+        Desk::Store(store) => {
+            let known = home::settings(store, trust_root)?
+                .context("there are no settings: make a fabric with `bootfabric init`")?;
+            let text = home::machines_text(store, &known)?;
+            Ok((known, text))
         }
     }
 }
@@ -139,15 +89,21 @@ impl Desk {
 fn set(args: &SetArgs, really: bool) -> anyhow::Result<()> {
     let file = &args.file;
     let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
-    let home = Home::at(args.place.fabric.as_deref())?;
+    let home = args.place.home()?;
     let desk = Desk::open(&args.place)?;
-    let known = desk.held(&home.trust_root()?)?.0;
+    let known = held(&desk, &home.trust_root()?)?.0;
     let machines = read(file, &text, &known)?;
     let generation = if really { known.generation + 1 } else { known.generation };
     if really {
         let object = encode_machines(&text)?;
         let settings = Settings { generation, machines: Some(ObjectId(Hash::of(&object))), ..known };
-        desk.take(&SignedSettings::sign(&home.operator()?, &settings)?, &settings, &text)?;
+        let signed = SignedSettings::sign(&home.operator()?, &settings)?;
+        match desk {
+            Desk::Running(node) => {
+                node.give(&Request::Configure { settings: signed.bytes().to_vec(), machines: text })?;
+            }
+            Desk::Store(store) => machines::keep(&store, signed.bytes(), &settings, &text)?,
+        }
     }
     if args.place.json {
         return print_json(
@@ -171,8 +127,7 @@ fn read(file: &Path, text: &str, settings: &Settings) -> anyhow::Result<Machines
 }
 
 fn show(place: &Place) -> anyhow::Result<()> {
-    let trust_root = Home::at(place.fabric.as_deref())?.trust_root()?;
-    let (settings, text) = Desk::open(place)?.held(&trust_root)?;
+    let (settings, text) = held(&Desk::open(place)?, &place.home()?.trust_root()?)?;
     if !place.json {
         return print_line(text.trim_end());
     }

@@ -4,21 +4,19 @@
 //! memberships in the fabric's store are changed.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
 use anyhow::{Context, bail, ensure};
 use bytes::Bytes;
 use clap::Subcommand;
 use fabric::id::NodeId;
-use fabric::store::Store;
 use fabric::trust::Operator;
 
+use super::desk::{Desk, Place};
 use super::output::{print_json, print_line};
-use super::status::{DEFAULT_STATE, runtime};
 use crate::home::{self, Home};
 use crate::members::{self, Book, plain_name};
-use crate::node::control::{Request, ask_line, socket_path};
-use crate::node::members::{Members, Taken, WaitingStatus, members_of};
+use crate::node::control::Request;
+use crate::node::members::{Members, WaitingStatus, members_of};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -40,19 +38,6 @@ to the new key; from a machine that is running a name is only taken with --repla
     Admit(AdmitArgs),
     /// Take a name away: the machine that has it gets nothing new from now on
     Revoke(RevokeArgs),
-}
-
-#[derive(Debug, clap::Args)]
-struct Place {
-    /// The fabric's directory [default: /var/lib/bootfabric for root, else ~/.local/share/bootfabric]
-    #[arg(long, value_name = "DIR")]
-    fabric: Option<PathBuf>,
-    /// The state directory of this machine's node
-    #[arg(long, value_name = "DIR", default_value = DEFAULT_STATE)]
-    state: PathBuf,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -99,63 +84,44 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     }
 }
 
-/// Where memberships are read and changed.
-enum Desk {
-    /// The node of this machine, by its state directory.
-    Running(PathBuf),
-    /// The fabric's store, which no node uses.
-    Store(Box<Store>),
-}
-
-impl Desk {
-    fn open(place: &Place) -> anyhow::Result<Self> {
-        if std::os::unix::net::UnixStream::connect(socket_path(&place.state)).is_ok() {
-            return Ok(Self::Running(place.state.clone()));
-        }
-        let home = Home::at(place.fabric.as_deref())?;
-        let store = home.store().context("no node runs here, so the fabric's own store is used")?;
-        let settings = home::settings(&store, &home.trust_root()?)?;
+/// Where memberships are read and changed, if the fabric has any.
+fn open(place: &Place, home: &Home) -> anyhow::Result<Desk> {
+    let desk = Desk::open(place)?;
+    if let Desk::Store(store) = &desk {
+        let settings = home::settings(store, &home.trust_root()?)?;
         ensure!(
             settings.is_some_and(|settings| settings.private),
             "the fabric in {} is not private: every machine with its trust root takes part",
             home.path().display()
         );
-        Ok(Self::Store(Box::new(store)))
     }
+    Ok(desk)
+}
 
-    fn members(&self, home: &Home) -> anyhow::Result<Members> {
-        match self {
-            Self::Running(state) => {
-                let line = runtime()?.block_on(ask_line(&socket_path(state), &Request::Members))?;
-                let members: Option<Members> = serde_json::from_str(&line)
-                    .context("the node is of another version than this command")?;
-                members.context("this machine's node belongs to a fabric that is not private")
-            }
-            Self::Store(store) => Ok(members_of(&Book::stored(store, home.trust_root()?)?, |_| false, &[])),
+fn members_at(desk: &Desk, home: &Home) -> anyhow::Result<Members> {
+    match desk {
+        Desk::Running(node) => {
+            let members: Option<Members> = node.ask(&Request::Members)?;
+            members.context("this machine's node belongs to a fabric that is not private")
         }
+        Desk::Store(store) => Ok(members_of(&Book::stored(store, home.trust_root()?)?, |_| false, &[])),
     }
+}
 
-    fn take(&self, home: &Home, statement: &Bytes) -> anyhow::Result<()> {
-        match self {
-            Self::Running(state) => {
-                let request = Request::Admit { membership: statement.to_vec() };
-                let line = runtime()?.block_on(ask_line(&socket_path(state), &request))?;
-                let taken: Taken = serde_json::from_str(&line)
-                    .context("the node is of another version than this command")?;
-                taken.error.map_or(Ok(()), |error| bail!("the node does not take it: {error}"))
-            }
-            Self::Store(store) => {
-                let mut book = Book::stored(store, home.trust_root()?)?;
-                book.add(statement)?;
-                members::keep(store, &book.statements())
-            }
+fn take(desk: &Desk, home: &Home, statement: &Bytes) -> anyhow::Result<()> {
+    match desk {
+        Desk::Running(node) => node.give(&Request::Admit { membership: statement.to_vec() }),
+        Desk::Store(store) => {
+            let mut book = Book::stored(store, home.trust_root()?)?;
+            book.add(statement)?;
+            members::keep(store, &book.statements())
         }
     }
 }
 
 fn list(args: &ListArgs) -> anyhow::Result<()> {
-    let home = Home::at(args.place.fabric.as_deref())?;
-    let mut members = Desk::open(&args.place)?.members(&home)?;
+    let home = args.place.home()?;
+    let mut members = members_at(&open(&args.place, &home)?, &home)?;
     members.statements.clear();
     if args.waiting {
         members.members.clear();
@@ -198,10 +164,10 @@ struct Done {
 }
 
 fn admit(args: &AdmitArgs) -> anyhow::Result<()> {
-    let home = Home::at(args.place.fabric.as_deref())?;
+    let home = args.place.home()?;
     let operator = home.operator()?;
-    let desk = Desk::open(&args.place)?;
-    let members = desk.members(&home)?;
+    let desk = open(&args.place, &home)?;
+    let members = members_at(&desk, &home)?;
     let chosen = match &args.machine {
         Some(machine) => vec![choose(machine, args.name.as_deref(), &members)?],
         None => everybody(&members)?,
@@ -219,10 +185,10 @@ fn admit(args: &AdmitArgs) -> anyhow::Result<()> {
 }
 
 fn revoke(args: &RevokeArgs) -> anyhow::Result<()> {
-    let home = Home::at(args.place.fabric.as_deref())?;
+    let home = args.place.home()?;
     let operator = home.operator()?;
-    let desk = Desk::open(&args.place)?;
-    let members = desk.members(&home)?;
+    let desk = open(&args.place, &home)?;
+    let members = members_at(&desk, &home)?;
     let is_meant = |name: &str, node: NodeId| name == args.member || node.to_string() == args.member;
     let names =
         members.members.iter().filter(|member| member.node.is_some_and(|node| is_meant(&member.name, node)));
@@ -252,7 +218,7 @@ fn give(
     let known = members.statements.iter().map(|bytes| Bytes::copy_from_slice(bytes));
     let book = Book::of(operator.trust_root(), known);
     let statement = book.sign(operator, name, node)?;
-    desk.take(home, &statement)
+    take(desk, home, &statement)
 }
 
 /// The machine that is meant, and its name.

@@ -16,10 +16,9 @@ struct Loop {
 }
 
 impl Loop {
-    /// `None` without the right to make one.
+    /// `None` where what needs root is to be skipped.
     fn new(mib: u64) -> Option<Self> {
-        if !nix::unistd::geteuid().is_root() {
-            eprintln!("skipped: loop devices need root");
+        if !netlab::ready_or_skip().unwrap() {
             return None;
         }
         let file = tempfile::NamedTempFile::new().unwrap();

@@ -115,6 +115,24 @@ impl Cluster {
         Ok(Self { lab, switch, capture, assets, options })
     }
 
+    /// The lab of a test with the program at `program`; none where labs are to be skipped. What `NETLAB_KEEP` names keeps
+    /// consoles and captures.
+    ///
+    /// # Errors
+    /// If this machine cannot run labs, or the lab cannot be made; the message says what is missing.
+    pub fn in_test(
+        program: &Path,
+        name: &'static str,
+        root: RootKind,
+        boot: Boot,
+    ) -> anyhow::Result<Option<Self>> {
+        if !netlab::ready_or_skip()? {
+            return Ok(None);
+        }
+        let keep = std::env::var_os("NETLAB_KEEP").map(Into::into);
+        Self::new(Assets::find(program)?, Options { name, root, boot, keep }).map(Some)
+    }
+
     /// The lab.
     #[must_use]
     pub fn lab(&self) -> &Lab {

@@ -22,6 +22,9 @@ use crate::event::{Event, Events};
 /// fetch, and the one that has it is busy with them.
 const INDEX_PATIENCE: Duration = Duration::from_secs(5);
 
+/// How soon the same peers are asked again: one that is fetching too may have it by then.
+const ASK_AGAIN: Duration = Duration::from_millis(500);
+
 /// How often progress is told.
 const PACE: Duration = Duration::from_millis(500);
 
@@ -144,7 +147,8 @@ async fn index(plan: &Plan, station: &Station) -> anyhow::Result<BlobIndex> {
                     return Err(error)
                         .context("no peer gives the index of this blob: is the ticket an old one?");
                 }
-                if let Ok(Ok(())) = tokio::time::timeout_at(until.min(deadline), peers.changed()).await {
+                let again = (now + ASK_AGAIN).min(until).min(deadline);
+                if let Ok(Ok(())) = tokio::time::timeout_at(again, peers.changed()).await {
                     give_up = None;
                 }
             }

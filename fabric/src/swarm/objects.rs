@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -233,7 +233,7 @@ async fn turn<'a>(
         if object.len() < LARGE {
             return Turn::Held { object, giving: None, _turn: turn };
         }
-        match elsewhere.enter(id, asker) {
+        match elsewhere.enter(id, asker, Instant::now()) {
             Entry::Give(giving) => return Turn::Held { object, giving: Some(giving), _turn: turn },
             Entry::Ask(nodes) => return Turn::Elsewhere(nodes),
             Entry::Wait => {}
@@ -301,12 +301,12 @@ mod tests {
             let serve = serve(holder.compat(), node(n), held.clone(), &turns, &elsewhere);
             tokio::join!(fetch(asker.compat(), &id), serve).0
         };
-        let Entry::Give(_one) = elsewhere.enter(id, node(1)) else { panic!() };
-        let Entry::Give(other) = elsewhere.enter(id, node(2)) else { panic!() };
+        let Entry::Give(_one) = elsewhere.enter(id, node(1), Instant::now()) else { panic!() };
+        let Entry::Give(other) = elsewhere.enter(id, node(2), Instant::now()) else { panic!() };
         // It waits while nobody can be named, and is given the place that becomes free.
         let (waiting, ()) = tokio::join!(ask(3), async { other.done() });
         assert_eq!(waiting.unwrap(), object);
-        let Entry::Give(_other) = elsewhere.enter(id, node(4)) else { panic!() };
+        let Entry::Give(_other) = elsewhere.enter(id, node(4), Instant::now()) else { panic!() };
         let named = ask(5).await;
         assert!(
             matches!(&named, Err(FetchError::Elsewhere(nodes)) if *nodes == [node(3), node(2)]),

@@ -20,7 +20,7 @@ use super::server::Shared;
 use super::status::Status;
 use super::turns::{self, Turns};
 use super::wire::Wire;
-use crate::files::{FileError, FileRequest, ServedFile, Service, content_type_of};
+use crate::files::{FileError, FileRequest, ServedFile, Service, Slice, content_type_of};
 use crate::service_event::{Finished, Outcome, ServiceEvent, Transfer, micros};
 
 /// First size of a connection's buffer: most heads fit, and 1,024 idle connections hold 1 MiB.
@@ -174,7 +174,8 @@ impl Connection {
         if self.shared.config.events.listening() {
             self.shared.config.events.record(ServiceEvent::Started(Transfer::of(request, range)));
         }
-        let short = Turns::concern(length);
+        // What is in memory is small, and what is still arriving would keep its turn while it waits.
+        let short = matches!(content, Slice::File { .. }) && Turns::concern(length);
         self.wire.unsent(if short { turns::UNSENT } else { u32::MAX });
         let turn = if short { self.shared.turns.next().await } else { None };
         let active = self.shared.active();

@@ -1,4 +1,4 @@
-//! Who sends now: short answers leave a few at a time.
+//! Who sends now: short pieces of files leave a few at a time.
 //!
 //! Thirty neighbours that each fetch a short run at once would share the uplink evenly, so that all runs arrive late, each in
 //! many small bursts; and thirty congestion windows at their least are more than the queue of a slow link holds. One after the

@@ -123,7 +123,7 @@ impl Tree {
 
     fn copy_entries(&self, to: &Path, watch: &mut impl FnMut(u64)) -> Result<(), UnpackError> {
         let threads = thread::available_parallelism().map_or(1, |count| count.get().min(MAX_THREADS));
-        let (next, done, running) = (AtomicUsize::new(0), AtomicU64::new(0), AtomicUsize::new(threads));
+        let (next, done) = (AtomicUsize::new(0), AtomicU64::new(0));
         let (stop, failure) = (AtomicBool::new(false), Mutex::new(None));
         let work = || {
             let mut piece = vec![0; PIECE];
@@ -137,13 +137,10 @@ impl Tree {
                     *failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(of(&target)(source));
                 }
             }
-            running.fetch_sub(1, Ordering::Release);
         };
         thread::scope(|scope| {
-            for _ in 0..threads {
-                scope.spawn(work);
-            }
-            while running.load(Ordering::Acquire) > 0 {
+            let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+            while !workers.iter().all(thread::ScopedJoinHandle::is_finished) {
                 watch(done.load(Ordering::Relaxed));
             }
         });
