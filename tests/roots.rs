@@ -147,7 +147,7 @@ fn overlay_is_the_blob_and_what_is_written_is_compressed() -> anyhow::Result<()>
         };
         let (image, program) = (size("/run/bootfabric/store/blobs")?, size("/run/bootfabric/bin")?);
         bench.say(&format!("{used} MiB used with an image of {image} MiB, a program of {program} MiB"));
-        // A program as it is released has at most 8 MiB; that of the tests is larger.
+        // Beside the program, whose size depends on how it was built; its budget of 8 MiB and this are 120 MiB.
         ensure!(used - image - program <= 120 - 8, "{used} MiB are used with an image of {image} MiB");
         Ok(())
     })
