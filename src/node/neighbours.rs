@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
-use fabric::exchange::{ExchangeEvent, Outgoing, PeerHint, Route};
+use fabric::exchange::{ExchangeEvent, Outgoing, Route};
 use fabric::id::NodeId;
 use fabric::swarm::{AnnouncedKind, Incompatibility, MemberInfo, SwarmEvent};
 use tokio::sync::mpsc;
@@ -40,7 +40,7 @@ async fn carry(mut events: mpsc::Receiver<SwarmEvent>, node: Join) {
         match event {
             SwarmEvent::PeerUp(peer, member, remote) => {
                 let address = http_address(&member, remote);
-                let hint = PeerHint { far: member.far_from(&node.view.config().rack), ..PeerHint::default() };
+                let hint = member.hint_from(&node.view.config().rack);
                 node.events.emit(Event::PeerUp { node: peer.to_string(), address: address.ip().to_string() });
                 let source = bulk::source_of(peer, address, &node.swarm, &node.exchange);
                 node.exchange.peer_up(peer, source, hint).await;

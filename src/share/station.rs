@@ -13,7 +13,7 @@ use std::time::Duration;
 use anyhow::Context;
 use async_trait::async_trait;
 use bytes::Bytes;
-use fabric::exchange::{Exchange, ExchangeConfig, ExchangeEvent, ExchangeHandle, Outgoing, PeerHint};
+use fabric::exchange::{Exchange, ExchangeConfig, ExchangeEvent, ExchangeHandle, Outgoing};
 use fabric::id::ObjectId;
 use fabric::store::Store;
 use fabric::swarm::{
@@ -167,7 +167,7 @@ async fn carry(
         match event {
             SwarmEvent::PeerUp(peer, member, remote) => {
                 let address = http_address(&member, remote);
-                let hint = PeerHint { far: member.far_from(&rack), ..PeerHint::default() };
+                let hint = member.hint_from(&rack);
                 events.emit(Event::PeerUp { node: peer.to_string(), address: address.ip().to_string() });
                 let source = source_of(peer, address, &swarm, &exchange);
                 exchange.peer_up(peer, source, hint).await;

@@ -72,6 +72,9 @@ pub struct PeerHint {
     pub origin: bool,
     /// It stands in another rack: asked only for what nobody in ours holds or is fetching already.
     pub far: bool,
+    /// Tells racks apart: a number that all neighbours of one rack have in common. A seeder gives each rack as much of its first
+    /// copy, so that no rack has to give the others more than its links carry.
+    pub rack: u64,
 }
 
 /// Which fetch goes first when a neighbour can be asked for several; higher is sooner.

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::key::{self, NodeKey};
 use super::protocol::{FabricTag, ProtocolRange};
 use crate::codec;
+use crate::exchange::PeerHint;
 use crate::id::NodeId;
 
 /// Bytes in a node's name: a host name label is 63 at most (RFC 1035 section 2.3.4), a full name 255; ours stay short.
@@ -61,10 +62,16 @@ impl MemberInfo {
         }
     }
 
-    /// Whether both are known to stand in different racks.
+    /// What the exchange should know of it, seen from a node in `rack`; a node that knows no rack, or of which none is known, stands
+    /// in ours.
     #[must_use]
-    pub fn far_from(&self, rack: &str) -> bool {
-        !rack.is_empty() && !self.rack.is_empty() && self.rack != rack
+    pub fn hint_from(&self, rack: &str) -> PeerHint {
+        if rack.is_empty() || self.rack.is_empty() {
+            return PeerHint::default();
+        }
+        let [a, b, c, d, e, f, g, h, ..] = *crate::id::Hash::of(self.rack.as_bytes()).as_bytes();
+        let number = u64::from_be_bytes([a, b, c, d, e, f, g, h]);
+        PeerHint { far: self.rack != rack, rack: number, origin: false }
     }
 
     /// Where its swarm can be dialled, if it says so.

@@ -112,6 +112,7 @@ pub(crate) struct Flight {
     pub(crate) cells: Range<u32>,
     pub(crate) run: Run,
     pub(crate) bytes: u64,
+    pub(crate) asked: Time,
     /// When it should be here; later it may be raced.
     pub(crate) expected: Time,
     /// When it is given up.

@@ -40,6 +40,13 @@ const MAX_STUCK: u32 = 4;
 /// How many times the usual time an offer may take.
 const PATIENCE: u64 = 6;
 
+/// A neighbour in the crowd: what it holds, and in which rack.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Candidate<'a> {
+    pub(crate) view: &'a View,
+    pub(crate) rack: u64,
+}
+
 /// Offers of one blob. Does nothing before [`Governor::start`].
 #[derive(Debug, Default)]
 pub(crate) struct Governor {
@@ -60,6 +67,8 @@ struct Active {
     out: Bitfield,
     /// Those seen at one neighbour only: where and since when.
     single: BTreeMap<u32, (Slot, Time)>,
+    /// Cells offered to each rack so far.
+    racks: BTreeMap<u64, u32>,
     /// How often a cell got stuck at a neighbour.
     stuck: BTreeMap<Slot, u32>,
     /// Microseconds from the first sight of a cell to the second, smoothed.
@@ -95,6 +104,7 @@ impl Governor {
             load: BTreeMap::new(),
             out,
             single: BTreeMap::new(),
+            racks: BTreeMap::new(),
             stuck: BTreeMap::new(),
             hop: 0,
             now,
@@ -156,7 +166,11 @@ impl Governor {
 
     /// The offers to make now: for each neighbour the cells, ascending. A neighbour that did not know yet that it is governed
     /// gets an empty offer at least.
-    pub(crate) fn offers(&mut self, now: Time, crowd: &BTreeMap<Slot, &View>) -> BTreeMap<Slot, Vec<u32>> {
+    pub(crate) fn offers(
+        &mut self,
+        now: Time,
+        crowd: &BTreeMap<Slot, Candidate<'_>>,
+    ) -> BTreeMap<Slot, Vec<u32>> {
         let mut offers = BTreeMap::new();
         let Some(active) = &mut self.active else { return offers };
         active.settle(now);
@@ -170,12 +184,17 @@ impl Governor {
         while active.given.len() < limit as usize {
             let Some(cell) = active.next_fresh() else { break };
             let willing = active.load.iter().filter(|&(&slot, &load)| {
-                load < active.most(slot) && crowd.get(&slot).is_some_and(|view| !view.cells.has(cell))
+                load < active.most(slot)
+                    && crowd.get(&slot).is_some_and(|candidate| !candidate.view.cells.has(cell))
             });
-            let Some(slot) = willing.min_by_key(|&(_, &load)| load).map(|(&slot, _)| slot) else {
+            let rack = |slot| crowd.get(&slot).map_or(0, |candidate| candidate.rack);
+            let given = |slot| active.racks.get(&rack(slot)).copied().unwrap_or(0);
+            let next = willing.min_by_key(|&(&slot, &load)| (given(slot), load));
+            let Some(slot) = next.map(|(&slot, _)| slot) else {
                 active.fresh.push_front(cell);
                 break;
             };
+            *active.racks.entry(rack(slot)).or_default() += 1;
             active.given.insert(cell, (slot, now));
             *active.load.entry(slot).or_default() += 1;
             offers.entry(slot).or_default().push(cell);

@@ -50,7 +50,7 @@ impl Core {
             Message::Open { .. } => {
                 if let Some(blob) = self.blobs.get_mut(&id) {
                     blob.regard(slot, |view| {
-                        view.governed = false;
+                        view.opened |= std::mem::take(&mut view.governed);
                         view.offers.clear();
                         view.exhausted = false;
                     });
@@ -63,6 +63,7 @@ impl Core {
                 }
             }
             Message::Fetching { runs, .. } => self.for_runs(slot, id, runs, |core, run| {
+                core.give_way(now, id, slot, run);
                 if let Some(blob) = core.blobs.get_mut(&id) {
                     blob.claimed(now, slot, run.chunks());
                 }

@@ -212,7 +212,7 @@ impl Core {
         self.cancel(ids);
     }
 
-    fn cancel(&mut self, ids: Vec<RequestId>) {
+    pub(super) fn cancel(&mut self, ids: Vec<RequestId>) {
         for id in ids {
             if let Some(flight) = self.land(id) {
                 self.outputs.push_back(Output::Cancel(id));

@@ -212,11 +212,16 @@ impl Core {
         let Some(peer) = self.peers.get(&slot).filter(|peer| peer.takes_more(now, work, offered)) else {
             return false;
         };
+        // What our own rack has once is rare in it, however many hold it in others.
+        let holders = match blob.imports.as_deref().filter(|_| !view.far) {
+            Some(imports) => imports.all_near(),
+            None => &blob.holders,
+        };
         let choice = Choice {
             missing: &fetch.missing,
             busy: &fetch.busy,
             held: &view.cells,
-            holders: &blob.holders,
+            holders,
             window: fetch.window(),
             only: None,
         };
@@ -250,7 +255,7 @@ impl Core {
         };
         // A fast peer is asked for more at once, as long as what follows is as rare.
         let limit = peer.request_size(work);
-        let rarity = |cell: u32| blob.holders.get(cell as usize).copied();
+        let rarity = |cell: u32| holders.get(cell as usize).copied();
         while !view.governed
             && choice.allows(cells.end)
             && choice.window.contains(&cells.end)
@@ -286,6 +291,7 @@ impl Core {
             cells,
             run,
             bytes: size,
+            asked: now,
             expected: now.after(expected.saturating_mul(2).saturating_add(RACE_GRACE)),
             deadline: now.after(patience(expected)),
         };

@@ -4,11 +4,10 @@ use std::collections::BTreeMap;
 
 use super::super::event::ExchangeEvent;
 use super::super::message::{Message, Run};
-use super::governor::crowd_has;
+use super::governor::{Candidate, crowd_has};
 use super::grid::{Grid, run};
 use super::peer::{Slot, Standing};
 use super::time::Time;
-use super::view::View;
 use super::{Core, Output};
 use crate::id::BlobId;
 
@@ -48,15 +47,12 @@ impl Core {
         else {
             return;
         };
-        let crowd: BTreeMap<Slot, &View> = blob
-            .views
-            .iter()
-            .filter(|(slot, view)| {
-                view.interested
-                    && !view.complete()
-                    && self.peers.get(slot).is_some_and(|peer| peer.standing != Standing::Banned)
+        let fetchers = blob.views.iter().filter(|(_, view)| view.interested && !view.complete());
+        let crowd: BTreeMap<Slot, Candidate<'_>> = fetchers
+            .filter_map(|(&slot, view)| {
+                let peer = self.peers.get(&slot).filter(|peer| peer.standing != Standing::Banned)?;
+                Some((slot, Candidate { view, rack: peer.hint.rack }))
             })
-            .map(|(&slot, view)| (slot, view))
             .collect();
         if crowd.is_empty() {
             blob.governor.rest();

@@ -1,5 +1,6 @@
 //! Property tests of the core: hostile neighbours, lost peers, and that every fetch ends while one honest peer lives.
 
+mod racks;
 mod sharing;
 
 use std::collections::BTreeMap;

@@ -32,6 +32,8 @@ pub(crate) struct View {
     pub(crate) interested: bool,
     /// It said to ask only for what it offers.
     pub(crate) governed: bool,
+    /// It once said so: a copy of all that it holds is out.
+    pub(crate) opened: bool,
     /// Cells it offered, in its order.
     pub(crate) offers: VecDeque<u32>,
     /// Nothing to ask of it until something changes.
@@ -52,6 +54,7 @@ impl View {
             whole: 0,
             interested: false,
             governed: false,
+            opened: false,
             offers: VecDeque::new(),
             exhausted: false,
             far,
@@ -60,9 +63,10 @@ impl View {
         }
     }
 
-    /// Where what it holds counts. A seeder that says what to ask of it holds, for all others, nothing.
+    /// Where what it holds counts. A seeder that says what to ask of it holds, for all others, nothing; nor does it when it has done so:
+    /// its rack would wait for its uplink alone, while all others hold together what it does.
     pub(crate) fn side(&self) -> Side {
-        match (self.failing || self.governed, self.far) {
+        match (self.failing || self.governed || self.opened, self.far) {
             (true, _) => Side::Nowhere,
             (false, true) => Side::Far,
             (false, false) => Side::Near,

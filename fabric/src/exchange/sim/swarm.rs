@@ -244,15 +244,19 @@ impl<'a> Swarm<'a> {
 
     /// Two nodes become neighbours.
     fn meet(&mut self, one: Life, other: Life) {
-        let (now, hint) = (self.now, self.hint(one.node, other.node));
+        let now = self.now;
+        let (hint, hint_of_one) = (self.hint(one.node, other.node), self.hint(other.node, one.node));
         self.net.connect(one.node, other.node);
         self.with(one, |node| node.core.peer_up(now, other.key(), hint));
-        self.with(other, |node| node.core.peer_up(now, one.key(), hint));
+        self.with(other, |node| node.core.peer_up(now, one.key(), hint_of_one));
     }
 
     fn hint(&self, one: NodeIndex, other: NodeIndex) -> PeerHint {
-        let rack = |node: NodeIndex| self.racks.get(node as usize);
-        PeerHint { far: self.scenario.racks.known && rack(one) != rack(other), ..PeerHint::default() }
+        let rack = |node: NodeIndex| self.racks.get(node as usize).copied().unwrap_or(0);
+        if !self.scenario.racks.known {
+            return PeerHint::default();
+        }
+        PeerHint { far: rack(one) != rack(other), rack: rack(other).into(), origin: false }
     }
 
     fn die(&mut self, index: NodeIndex) {
