@@ -3,6 +3,7 @@
 //! | module | owns |
 //! |---|---|
 //! | [`build`] | the whole: what is asked for, the order of the work, what came out |
+//! | [`recipe`] | a Debian or Ubuntu made of packages |
 //! | [`oci`] | container images as roots: layouts, archives, registries |
 //! | `root`, `tar`, `archive` | the root filesystem, from a directory, a tar or layers to a squashfs |
 //! | `kernel`, `modules` | the kernel, its modules, and which of them the first stage needs |
@@ -16,7 +17,7 @@
 //! | `tool` | the external programs that it needs |
 //!
 //! Building is reproducible: the same inputs give the same blobs, or nodes would fetch again what they have. Nothing here
-//! prints, and nothing but [`oci`] talks to a network.
+//! prints, and nothing but [`oci`] and, through a program, [`recipe`] talks to a network.
 
 pub mod again;
 mod archive;
@@ -33,6 +34,7 @@ pub mod loaders;
 mod modules;
 pub mod oci;
 pub mod progress;
+pub mod recipe;
 mod root;
 mod tar;
 mod tool;

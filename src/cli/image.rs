@@ -1,16 +1,13 @@
 //! `bootfabric image`: build, import, list, show, compare and remove images.
 
-use std::path::PathBuf;
-
 use clap::Subcommand;
 
 use super::output::{human_bytes, print_json, print_line};
 use super::place::Place;
-use crate::image::RootSource;
-use crate::image::build::{Built, build};
+use crate::image::build::Built;
 use crate::image::heads::{self, Image};
-use parts::Parts;
 
+mod build;
 mod diff;
 mod import;
 pub(crate) mod install;
@@ -27,8 +24,8 @@ pub(crate) struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Build an image from a root filesystem and a kernel, and sign it
-    Build(Box<BuildArgs>),
+    /// Build an image from a recipe, or from a root filesystem and a kernel, and sign it
+    Build(Box<build::BuildArgs>),
     /// Make an image of a container image, a tar or a directory, and sign it
     Import(Box<import::ImportArgs>),
     /// List the images in the store
@@ -45,25 +42,6 @@ enum Command {
     Uki(uki::UkiArgs),
     /// Remove an image, and the blobs that no other image uses and no pin keeps
     Rm(RemoveArgs),
-}
-
-#[derive(Debug, clap::Args)]
-#[command(after_help = "\
-The root is a whole system for 64-bit x86 with an init; systemd is not needed. On Debian:
-  mmdebstrap --variant=minbase --include=systemd-sysv,udev,dbus,iproute2,kmod,login bookworm root.tar
-  apt-get download linux-image-amd64     (an empty package: download the one it depends on, linux-image-6.1.0-…-amd64)
-  bootfabric image build --root root.tar --kernel linux-image-6.1.0-…-amd64_….deb --name debian --version 1
-
-Building twice from the same parts gives the same blobs, and nodes fetch only what they lack. Needs mksquashfs (Debian
-package squashfs-tools) and, unless --loader names others, iPXE (Debian package ipxe).")]
-struct BuildArgs {
-    /// The root filesystem: a directory, or a tar (plain, gzip, xz or zstd)
-    #[arg(long, value_name = "DIR|TAR")]
-    root: PathBuf,
-    #[command(flatten)]
-    parts: Parts,
-    #[command(flatten)]
-    place: Place,
 }
 
 #[derive(Debug, clap::Args)]
@@ -96,7 +74,7 @@ struct RemoveArgs {
 /// Runs what was typed.
 pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     match args.command {
-        Command::Build(args) => run_build(*args),
+        Command::Build(args) => build::run(*args),
         Command::Import(args) => import::run(*args),
         Command::Ls(args) => list(&args),
         Command::Show(args) => show(&args),
@@ -106,15 +84,6 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
         Command::Uki(args) => uki::run(args),
         Command::Rm(args) => remove(&args),
     }
-}
-
-fn run_build(args: BuildArgs) -> anyhow::Result<()> {
-    let home = args.place.home()?;
-    let operator = home.operator()?;
-    let store = args.place.open(&home)?;
-    let request = args.parts.request(RootSource::detect(&args.root)?, &store, &operator)?;
-    let built = build(&request, &store, &operator, &progress::Bars::new())?;
-    report(&built, &request.modules, args.place.json)
 }
 
 /// What was built, for people: the table on standard output, remarks on standard error.

@@ -117,6 +117,16 @@ pub enum BuildError {
     },
 }
 
+/// Checks what can be checked of `request` before there is a root: names, version, kernel line, loaders.
+///
+/// # Errors
+/// [`BuildError::Trust`], [`BuildError::Loader`].
+pub fn check(request: &BuildRequest) -> Result<(), BuildError> {
+    check_words(request)?;
+    loaders::read(&request.loaders)?;
+    Ok(())
+}
+
 /// Builds the image of `request`, signs it as `operator` and puts it into `store`, where it becomes the one that bare
 /// machines are booted with. Blocks for as long as it takes: seconds to minutes.
 ///

@@ -3,6 +3,16 @@
 /// The steps of a build that take time, in the order in which they happen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
+    /// Fetching lists of packages.
+    PackageLists,
+    /// Fetching packages.
+    Packages,
+    /// Unpacking and installing packages.
+    Install,
+    /// Placing the files and running the commands of a recipe.
+    Customize,
+    /// Writing the installed system to one archive.
+    PackUp,
     /// Unpacking an archive with a container image.
     Archive,
     /// Fetching and checking the layers of a container image.
@@ -24,6 +34,11 @@ impl Step {
     #[must_use]
     pub const fn title(self) -> &'static str {
         match self {
+            Self::PackageLists => "fetching package lists",
+            Self::Packages => "fetching packages",
+            Self::Install => "installing packages",
+            Self::Customize => "placing files, running commands",
+            Self::PackUp => "packing up the system",
             Self::Archive => "unpacking the archive",
             Self::Layers => "fetching and checking layers",
             Self::Survey => "checking the root",

@@ -1,4 +1,4 @@
-//! What an image has beside its root: kernel, modules, tools, loaders and names. The same however the root is made.
+//! What an image has beside its root and its name: kernel, modules, tools and loaders. The same however the root is made.
 
 use std::path::PathBuf;
 
@@ -19,12 +19,6 @@ pub(super) struct Parts {
     /// The modules of a kernel that is a bare vmlinuz: lib/modules/VERSION
     #[arg(long, value_name = "DIR", requires = "kernel")]
     module_dir: Option<PathBuf>,
-    /// Name of the image: a-z 0-9 . _ -
-    #[arg(long)]
-    name: String,
-    /// Version of the image, for people
-    #[arg(long)]
-    version: String,
     /// Kernel arguments
     #[arg(long, default_value = "console=tty0 console=ttyS0,115200")]
     cmdline: String,
@@ -63,9 +57,16 @@ fn modules_help() -> String {
 }
 
 impl Parts {
-    /// The request for an image of `root`, to be signed by `operator` and put into `store`.
+    /// Whether a kernel is named.
+    pub(super) fn names_kernel(&self) -> bool {
+        self.kernel.is_some()
+    }
+
+    /// The request for an image `name` of `root`, to be signed by `operator` and put into `store`.
     pub(super) fn request(
         self,
+        name: String,
+        version: String,
         root: RootSource,
         store: &Store,
         operator: &Operator,
@@ -82,8 +83,8 @@ impl Parts {
             private: settings.is_some_and(|settings| settings.private),
             root,
             kernel: kernel.transpose()?,
-            name: self.name,
-            version: self.version,
+            name,
+            version,
             cmdline: self.cmdline,
             root_mode: self.root_mode,
             modules: self.modules,
