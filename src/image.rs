@@ -8,11 +8,15 @@
 //! | `root`, `tar`, `archive` | the root filesystem, from a directory, a tar or layers to a squashfs |
 //! | `kernel`, `modules` | the kernel, its modules, and which of them the first stage needs |
 //! | `first_stage`, `cpio`, `closure`, `elf` | the initramfs with this program as `/init` |
+//! | [`firmware`] | the firmware files that modules ask for |
 //! | [`loaders`] | what firmware loads first |
 //! | [`grub`] | the boot loader of disks |
 //! | [`uki`] | a kernel that firmware starts by itself |
 //! | [`heads`] | the images that a store has, and their earlier versions |
 //! | [`diff`](mod@diff) | what a node that holds one image would fetch to hold another |
+//! | [`changed`] | an image with another root |
+//! | [`inventory`] | what a first stage holds |
+//! | [`export`] | what images are made of, as files |
 //! | [`progress`] | how far a build has come |
 //! | `tool` | the external programs that it needs |
 //!
@@ -22,13 +26,17 @@
 pub mod again;
 mod archive;
 pub mod build;
+pub mod changed;
 mod closure;
 mod cpio;
 pub mod diff;
 mod elf;
+pub mod export;
+pub mod firmware;
 mod first_stage;
 pub mod grub;
 pub mod heads;
+pub mod inventory;
 mod kernel;
 pub mod loaders;
 mod modules;

@@ -1,19 +1,25 @@
-//! `bootfabric image`: build, import, list, show, compare and remove images.
+//! `bootfabric image`: build, import, list, show, compare, change, export and remove images.
 
 use clap::Subcommand;
 
 use super::output::{human_bytes, print_json, print_line};
 use super::place::Place;
+use crate::image::Part;
 use crate::image::build::Built;
 use crate::image::heads::{self, Image};
+use crate::image::inventory::inventory;
 
 mod build;
 mod diff;
+mod export;
 mod import;
+mod inside;
 pub(crate) mod install;
 mod parts;
 mod progress;
 mod set;
+mod shell;
+mod tree;
 mod uki;
 
 #[derive(Debug, clap::Args)]
@@ -36,6 +42,10 @@ enum Command {
     Diff(diff::DiffArgs),
     /// Install an image on a disk of this machine, which then starts from it without a network
     Install(install::InstallArgs),
+    /// Write an image's root as a tar, or one of its blobs as a file
+    Export(export::ExportArgs),
+    /// Work in an image's root; what was changed becomes a new version
+    Shell(shell::ShellArgs),
     /// Boot an image another way: another root mode, other kernel arguments
     Set(set::SetArgs),
     /// Make one UEFI program of kernel, initramfs and command line, for firmware that needs no loader
@@ -80,6 +90,8 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
         Command::Show(args) => show(&args),
         Command::Diff(args) => diff::run(&args),
         Command::Install(args) => install::run(&args),
+        Command::Export(args) => export::run(&args),
+        Command::Shell(args) => shell::run(args),
         Command::Set(args) => set::run(args),
         Command::Uki(args) => uki::run(args),
         Command::Rm(args) => remove(&args),
@@ -97,9 +109,7 @@ fn report(built: &Built, asked: &[String], json: bool) -> anyhow::Result<()> {
     row("root", release.root.size, &format!("squashfs{modules_added}"))?;
     row("kernel", release.kernel.size, &release.kernel_version)?;
     row("first stage", release.first_stage.size, &format!("{}, of which unpacked:", built.compression))?;
-    for part in &built.first_stage {
-        row("", part.bytes, &part.name)?;
-    }
+    print_parts(&built.first_stage)?;
     for loader in &release.loaders {
         row("loader", loader.blob.size, &loader.name)?;
     }
@@ -119,10 +129,27 @@ fn report(built: &Built, asked: &[String], json: bool) -> anyhow::Result<()> {
             absent.join(", ")
         );
     }
+    for (files, why) in [(&built.firmware.missing, "not there"), (&built.firmware.too_large, "too large")] {
+        if let Some(first) = files.first() {
+            let others =
+                if files.len() > 1 { format!(" and {} others", files.len() - 1) } else { String::new() };
+            eprintln!(
+                "Firmware that the first stage's modules may ask for is {why}: {first}{others} (--json lists them)."
+            );
+        }
+    }
     if built.first_stage.iter().all(|part| !part.name.contains("shell")) {
         eprintln!("The first stage has no emergency shell (Debian package busybox-static provides one).");
     }
     Ok(())
+}
+
+fn print_parts(parts: &[Part]) -> anyhow::Result<()> {
+    for part in parts {
+        let files = if part.files == 1 { String::new() } else { format!(", {} files", part.files) };
+        row("", part.bytes, &format!("{}{files}", part.name))?;
+    }
+    if parts.is_empty() { Ok(()) } else { row("", parts.iter().map(|part| part.bytes).sum(), "in all") }
 }
 
 fn row(what: &str, bytes: u64, note: &str) -> anyhow::Result<()> {
@@ -171,9 +198,17 @@ fn state(image: &Image) -> &'static str {
 fn show(args: &NameArgs) -> anyhow::Result<()> {
     let home = args.place.home()?;
     let trust_root = home.trust_root()?;
-    let image = heads::find(&args.place.read()?, &trust_root, &args.name)?;
+    let store = args.place.read()?;
+    let image = heads::find(&store, &trust_root, &args.name)?;
+    let first_stage = store.blob(&image.release.first_stage.blob).filter(|blob| blob.is_complete());
+    // One that an older or another program made is shown without.
+    let parts = first_stage.and_then(|blob| inventory(blob.path()).ok()).unwrap_or_default();
     if args.place.json {
-        return print_json(&image);
+        let mut value = serde_json::to_value(&image)?;
+        if let Some(fields) = value.as_object_mut() {
+            fields.insert("first_stage".into(), serde_json::to_value(&parts)?);
+        }
+        return print_json(&value);
     }
     let release = &image.release;
     print_line(&format!(
@@ -195,7 +230,10 @@ fn show(args: &NameArgs) -> anyhow::Result<()> {
     for (name, blob) in blobs.into_iter().chain(loaders) {
         print_line(&format!("{name:<14} {:>10}  {}", human_bytes(blob.size), blob.blob))?;
     }
-    Ok(())
+    if !parts.is_empty() {
+        print_line("in the first stage, unpacked:")?;
+    }
+    print_parts(&parts)
 }
 
 fn remove(args: &RemoveArgs) -> anyhow::Result<()> {

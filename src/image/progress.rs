@@ -1,6 +1,6 @@
 //! How far a build has come, told to whoever shows it.
 
-/// The steps of a build that take time, in the order in which they happen.
+/// The steps of a build that take time, in the order in which they happen, and what else does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
     /// Fetching lists of packages.
@@ -27,6 +27,8 @@ pub enum Step {
     Root,
     /// Cutting the blobs into chunks and storing them.
     Store,
+    /// Writing a file for other tools.
+    Export,
 }
 
 impl Step {
@@ -46,6 +48,7 @@ impl Step {
             Self::FirstStage => "compressing the first stage",
             Self::Root => "packing the root",
             Self::Store => "storing blobs",
+            Self::Export => "checking and writing",
         }
     }
 }

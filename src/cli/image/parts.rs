@@ -8,6 +8,7 @@ use fabric::trust::{Operator, RootMode};
 
 use crate::home;
 use crate::image::build::{BuildRequest, RootModules};
+use crate::image::firmware::FirmwareSource;
 use crate::image::loaders::LoaderFile;
 use crate::image::{KernelSource, RootSource, SETS};
 
@@ -31,6 +32,13 @@ pub(super) struct Parts {
     /// Do not add the kernel's modules to a root that has none for it (smaller; the booted system can load no more)
     #[arg(long)]
     no_root_modules: bool,
+    /// Where the firmware files are that these modules ask for: a directory laid out like /, or one such as lib/firmware; what it
+    /// lacks comes from the root [default: the root alone]
+    #[arg(long, value_name = "DIR", conflicts_with = "no_firmware")]
+    firmware: Option<PathBuf>,
+    /// Take no firmware files into the first stage
+    #[arg(long)]
+    no_firmware: bool,
     /// A program to put into the first stage, with its libraries; may be repeated
     #[arg(long = "tool", value_name = "PATH")]
     tools: Vec<PathBuf>,
@@ -78,6 +86,15 @@ impl Parts {
         };
         let kernel =
             self.kernel.as_deref().map(|path| KernelSource::detect(path, self.module_dir.as_deref()));
+        let firmware = match self.firmware {
+            _ if self.no_firmware => FirmwareSource::None,
+            Some(path) => {
+                std::fs::read_dir(&path)
+                    .with_context(|| format!("cannot read the directory of firmware `{}`", path.display()))?;
+                FirmwareSource::Directory(path)
+            }
+            None => FirmwareSource::Root,
+        };
         let settings = home::settings(store, &operator.trust_root())?;
         Ok(BuildRequest {
             private: settings.is_some_and(|settings| settings.private),
@@ -89,6 +106,7 @@ impl Parts {
             root_mode: self.root_mode,
             modules: self.modules,
             root_modules: if self.no_root_modules { RootModules::Leave } else { RootModules::Add },
+            firmware,
             tools: self.tools,
             disk: self.disk,
             loaders: self.loaders,
