@@ -21,6 +21,7 @@ ping                                   iputils-ping      proof that a lab networ
 tcpdump                                tcpdump           captures
 nft                                    nftables          faults on links
 mksquashfs                             squashfs-tools    root filesystems
+sqfs2tar                               squashfs-tools-ng roots as tars
 mke2fs                                 e2fsprogs         filesystems of disks
 grub-mkimage                           grub-common       the boot loader of disks
 /usr/lib/grub/i386-pc/boot.img         grub-pc-bin       the same, for BIOS

@@ -1,22 +1,25 @@
-//! `bootfabric image`: build, import, list, show, compare and remove images.
-
-use std::path::PathBuf;
+//! `bootfabric image`: build, import, list, show, compare, change, export and remove images.
 
 use clap::Subcommand;
 
 use super::output::{human_bytes, print_json, print_line};
 use super::place::Place;
-use crate::image::RootSource;
-use crate::image::build::{Built, build};
+use crate::image::Part;
+use crate::image::build::Built;
 use crate::image::heads::{self, Image};
-use parts::Parts;
+use crate::image::inventory::inventory;
 
+mod build;
 mod diff;
+mod export;
 mod import;
+mod inside;
 pub(crate) mod install;
 mod parts;
 mod progress;
 mod set;
+mod shell;
+mod tree;
 mod uki;
 
 #[derive(Debug, clap::Args)]
@@ -27,8 +30,8 @@ pub(crate) struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Build an image from a root filesystem and a kernel, and sign it
-    Build(Box<BuildArgs>),
+    /// Build an image from a recipe, or from a root filesystem and a kernel, and sign it
+    Build(Box<build::BuildArgs>),
     /// Make an image of a container image, a tar or a directory, and sign it
     Import(Box<import::ImportArgs>),
     /// List the images in the store
@@ -39,31 +42,16 @@ enum Command {
     Diff(diff::DiffArgs),
     /// Install an image on a disk of this machine, which then starts from it without a network
     Install(install::InstallArgs),
+    /// Write an image's root as a tar, or one of its blobs as a file
+    Export(export::ExportArgs),
+    /// Work in an image's root; what was changed becomes a new version
+    Shell(shell::ShellArgs),
     /// Boot an image another way: another root mode, other kernel arguments
     Set(set::SetArgs),
     /// Make one UEFI program of kernel, initramfs and command line, for firmware that needs no loader
     Uki(uki::UkiArgs),
     /// Remove an image, and the blobs that no other image uses and no pin keeps
     Rm(RemoveArgs),
-}
-
-#[derive(Debug, clap::Args)]
-#[command(after_help = "\
-The root is a whole system for 64-bit x86 with an init; systemd is not needed. On Debian:
-  mmdebstrap --variant=minbase --include=systemd-sysv,udev,dbus,iproute2,kmod,login bookworm root.tar
-  apt-get download linux-image-amd64     (an empty package: download the one it depends on, linux-image-6.1.0-…-amd64)
-  bootfabric image build --root root.tar --kernel linux-image-6.1.0-…-amd64_….deb --name debian --version 1
-
-Building twice from the same parts gives the same blobs, and nodes fetch only what they lack. Needs mksquashfs (Debian
-package squashfs-tools) and, unless --loader names others, iPXE (Debian package ipxe).")]
-struct BuildArgs {
-    /// The root filesystem: a directory, or a tar (plain, gzip, xz or zstd)
-    #[arg(long, value_name = "DIR|TAR")]
-    root: PathBuf,
-    #[command(flatten)]
-    parts: Parts,
-    #[command(flatten)]
-    place: Place,
 }
 
 #[derive(Debug, clap::Args)]
@@ -96,25 +84,18 @@ struct RemoveArgs {
 /// Runs what was typed.
 pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     match args.command {
-        Command::Build(args) => run_build(*args),
+        Command::Build(args) => build::run(*args),
         Command::Import(args) => import::run(*args),
         Command::Ls(args) => list(&args),
         Command::Show(args) => show(&args),
         Command::Diff(args) => diff::run(&args),
         Command::Install(args) => install::run(&args),
+        Command::Export(args) => export::run(&args),
+        Command::Shell(args) => shell::run(args),
         Command::Set(args) => set::run(args),
         Command::Uki(args) => uki::run(args),
         Command::Rm(args) => remove(&args),
     }
-}
-
-fn run_build(args: BuildArgs) -> anyhow::Result<()> {
-    let home = args.place.home()?;
-    let operator = home.operator()?;
-    let store = args.place.open(&home)?;
-    let request = args.parts.request(RootSource::detect(&args.root)?, &store, &operator)?;
-    let built = build(&request, &store, &operator, &progress::Bars::new())?;
-    report(&built, &request.modules, args.place.json)
 }
 
 /// What was built, for people: the table on standard output, remarks on standard error.
@@ -128,9 +109,7 @@ fn report(built: &Built, asked: &[String], json: bool) -> anyhow::Result<()> {
     row("root", release.root.size, &format!("squashfs{modules_added}"))?;
     row("kernel", release.kernel.size, &release.kernel_version)?;
     row("first stage", release.first_stage.size, &format!("{}, of which unpacked:", built.compression))?;
-    for part in &built.first_stage {
-        row("", part.bytes, &part.name)?;
-    }
+    print_parts(&built.first_stage)?;
     for loader in &release.loaders {
         row("loader", loader.blob.size, &loader.name)?;
     }
@@ -150,10 +129,27 @@ fn report(built: &Built, asked: &[String], json: bool) -> anyhow::Result<()> {
             absent.join(", ")
         );
     }
+    for (files, why) in [(&built.firmware.missing, "not there"), (&built.firmware.too_large, "too large")] {
+        if let Some(first) = files.first() {
+            let others =
+                if files.len() > 1 { format!(" and {} others", files.len() - 1) } else { String::new() };
+            eprintln!(
+                "Firmware that the first stage's modules may ask for is {why}: {first}{others} (--json lists them)."
+            );
+        }
+    }
     if built.first_stage.iter().all(|part| !part.name.contains("shell")) {
         eprintln!("The first stage has no emergency shell (Debian package busybox-static provides one).");
     }
     Ok(())
+}
+
+fn print_parts(parts: &[Part]) -> anyhow::Result<()> {
+    for part in parts {
+        let files = if part.files == 1 { String::new() } else { format!(", {} files", part.files) };
+        row("", part.bytes, &format!("{}{files}", part.name))?;
+    }
+    if parts.is_empty() { Ok(()) } else { row("", parts.iter().map(|part| part.bytes).sum(), "in all") }
 }
 
 fn row(what: &str, bytes: u64, note: &str) -> anyhow::Result<()> {
@@ -202,9 +198,17 @@ fn state(image: &Image) -> &'static str {
 fn show(args: &NameArgs) -> anyhow::Result<()> {
     let home = args.place.home()?;
     let trust_root = home.trust_root()?;
-    let image = heads::find(&args.place.read()?, &trust_root, &args.name)?;
+    let store = args.place.read()?;
+    let image = heads::find(&store, &trust_root, &args.name)?;
+    let first_stage = store.blob(&image.release.first_stage.blob).filter(|blob| blob.is_complete());
+    // One that an older or another program made is shown without.
+    let parts = first_stage.and_then(|blob| inventory(blob.path()).ok()).unwrap_or_default();
     if args.place.json {
-        return print_json(&image);
+        let mut value = serde_json::to_value(&image)?;
+        if let Some(fields) = value.as_object_mut() {
+            fields.insert("first_stage".into(), serde_json::to_value(&parts)?);
+        }
+        return print_json(&value);
     }
     let release = &image.release;
     print_line(&format!(
@@ -226,7 +230,10 @@ fn show(args: &NameArgs) -> anyhow::Result<()> {
     for (name, blob) in blobs.into_iter().chain(loaders) {
         print_line(&format!("{name:<14} {:>10}  {}", human_bytes(blob.size), blob.blob))?;
     }
-    Ok(())
+    if !parts.is_empty() {
+        print_line("in the first stage, unpacked:")?;
+    }
+    print_parts(&parts)
 }
 
 fn remove(args: &RemoveArgs) -> anyhow::Result<()> {

@@ -13,6 +13,7 @@ use fabric::trust::{
 };
 use serde::Serialize;
 
+use super::firmware::{FirmwareReport, FirmwareSource};
 use super::first_stage::{self, FirstStage, FirstStageError, Part, Recipe};
 use super::heads::{self, HeadsError};
 use super::kernel::{Kernel, KernelError, KernelSource};
@@ -50,6 +51,8 @@ pub struct BuildRequest {
     pub modules: Vec<String>,
     /// Whether the root gets modules.
     pub root_modules: RootModules,
+    /// Where the first stage's firmware comes from.
+    pub firmware: FirmwareSource,
     /// Tools for the first stage, by their absolute paths.
     pub tools: Vec<PathBuf>,
     /// Loaders beside, or instead of, the usual ones.
@@ -77,6 +80,8 @@ pub struct Built {
     pub compression: &'static str,
     /// Members of module sets that the kernel does not have.
     pub absent_modules: Vec<Absent>,
+    /// What was not found of the firmware that modules may ask for.
+    pub firmware: FirmwareReport,
     /// Kernels at the same place that are older than the one taken.
     pub other_kernels: Vec<String>,
     /// Whether the kernel's modules were added to the root.
@@ -117,6 +122,16 @@ pub enum BuildError {
     },
 }
 
+/// Checks what can be checked of `request` before there is a root: names, version, kernel line, loaders.
+///
+/// # Errors
+/// [`BuildError::Trust`], [`BuildError::Loader`].
+pub fn check(request: &BuildRequest) -> Result<(), BuildError> {
+    check_words(request)?;
+    loaders::read(&request.loaders)?;
+    Ok(())
+}
+
 /// Builds the image of `request`, signs it as `operator` and puts it into `store`, where it becomes the one that bare
 /// machines are booted with. Blocks for as long as it takes: seconds to minutes.
 ///
@@ -145,6 +160,8 @@ pub fn build(
         private: request.private,
         kernel: &kernel,
         modules: &request.modules,
+        firmware: &request.firmware,
+        root: &root,
         tools: &request.tools,
         disk: request.disk,
         shell: request.shell,
@@ -166,6 +183,7 @@ pub fn build(
         first_stage: first_stage.parts,
         compression: first_stage.compression,
         absent_modules: first_stage.absent,
+        firmware: first_stage.firmware,
         other_kernels: kernel.others,
         modules_added_to_root: add_modules,
     })

@@ -54,6 +54,7 @@ impl Bench {
             root_mode: RootMode::Overlay,
             modules: vec!["virtio".into()],
             root_modules: RootModules::Add,
+            firmware: FirmwareSource::Root,
             tools: Vec::new(),
             disk: false,
             loaders: vec![loader("undionly.kpxe"), loader("snponly.efi")],
@@ -248,4 +249,37 @@ fn the_modules_of_a_real_kernel_are_complete() {
         let in_dep = dep.lines().count();
         assert_eq!(files.keys().filter(|name| name.ends_with(".ko")).count(), in_dep);
     }
+}
+
+#[test]
+fn firmware_that_modules_ask_for_is_in_the_first_stage() {
+    let bench = Bench::new();
+    let store = bench.store("store");
+    let path = |path: &str| bench.dir.path().join(path);
+    let module = super::super::firmware::tests::module(b"firmware=card.bin\0firmware=lost.bin\0");
+    fs::write(path(&format!("kernel/lib/modules/{KERNEL}/kernel/net/virtio_net.ko")), module).unwrap();
+    fs::create_dir_all(path("root/usr/lib/firmware")).unwrap();
+    fs::write(path("root/usr/lib/firmware/card.bin"), "of the root").unwrap();
+    fs::create_dir(path("own")).unwrap();
+    fs::write(path("own/lost.bin"), "of a directory").unwrap();
+    // A small program, as it is compressed each time.
+    let request = |firmware| BuildRequest { firmware, program: "/bin/busybox".into(), ..bench.request() };
+
+    let built = bench.build(&request(FirmwareSource::Root), &store).unwrap();
+    assert_eq!(first_stage(&store, &built)["lib/firmware/card.bin"], b"of the root");
+    assert_eq!(built.firmware.missing, ["lost.bin"]);
+    let names: Vec<_> = built.first_stage.iter().map(|part| (part.name.as_str(), part.files)).collect();
+    let expected = [
+        ("program", 2),
+        ("modules: network", 2),
+        ("modules: other", 2),
+        ("index of the modules", 4),
+        ("firmware", 1),
+    ];
+    assert_eq!(names, expected);
+    let both = bench.build(&request(FirmwareSource::Directory(path("own"))), &store).unwrap();
+    assert_eq!(first_stage(&store, &both)["lib/firmware/lost.bin"], b"of a directory");
+    assert!(both.firmware.missing.is_empty());
+    let none = bench.build(&request(FirmwareSource::None), &store).unwrap();
+    assert!(first_stage(&store, &none).keys().all(|name| !name.starts_with("lib/firmware")));
 }

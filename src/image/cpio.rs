@@ -105,6 +105,12 @@ impl Archive {
         (files().count(), files().map(|node| node.content.len() as u64).sum())
     }
 
+    /// The same for those whose names begin with `prefix`.
+    pub(super) fn content_below(&self, prefix: &str) -> (usize, u64) {
+        let nodes = self.nodes.iter().filter(|(name, node)| name.starts_with(prefix) && !node.is_directory());
+        nodes.fold((0, 0), |(files, bytes), (_, node)| (files + 1, bytes + node.content.len() as u64))
+    }
+
     fn add(&mut self, name: &str, node: Node) -> Result<(), CpioError> {
         check(name)?;
         if u32::try_from(node.content.len()).is_err() {

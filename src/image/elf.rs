@@ -12,6 +12,7 @@ const MAX_STRING: usize = 4096;
 
 const HEADER_SIZE: usize = 64;
 const PROGRAM_HEADER_SIZE: usize = 56;
+const SECTION_HEADER_SIZE: usize = 64;
 const I386: u16 = 3;
 const X86_64: u16 = 62;
 
@@ -60,6 +61,27 @@ pub(super) fn foreign_machine(head: &[u8]) -> Option<String> {
         other => return Some(format!("ELF machine {other}")),
     };
     Some(name.into())
+}
+
+/// The bytes of the section `name`, of whatever kind of 64-bit little-endian file: kernel modules have sections alone (System V ABI,
+/// chapter 4, "Section Header").
+pub(super) fn section<'a>(file: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+    let number = |bytes: &[u8], at| u64_at(bytes, at).and_then(|value| usize::try_from(value).ok());
+    let table = number(file, 0x28).filter(|_| file.starts_with(b"\x7fELF\x02\x01"))?;
+    let size = usize::from(u16_at(file, 0x3a).filter(|size| usize::from(*size) == SECTION_HEADER_SIZE)?);
+    let header = |index: u16| {
+        let at = table.checked_add(usize::from(index).checked_mul(size)?)?;
+        file.get(at..at.checked_add(size)?)
+    };
+    let content = |header: &[u8]| {
+        let start = number(header, 0x18)?;
+        file.get(start..start.checked_add(number(header, 0x20)?)?)
+    };
+    let names = content(header(u16_at(file, 0x3e)?)?)?;
+    (0..u16_at(file, 0x3c)?).filter_map(header).find_map(|header| {
+        let own = names.get(usize::try_from(u32_at(header, 0)?).ok()?..)?;
+        (own.strip_prefix(name)?.first() == Some(&0)).then(|| content(header))?
+    })
 }
 
 /// How a program or library is linked.

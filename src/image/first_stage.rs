@@ -11,6 +11,7 @@
 //! | `etc/bootfabric/modules` | names of modules to load in any case |
 //! | `etc/bootfabric/image.json` | kernel version and sets of modules, for people |
 //! | `lib/modules/VERSION/` | modules and their part of the index |
+//! | `lib/firmware/` | what these modules may ask for, as far as it is there |
 //! | `bin/busybox` | the emergency shell |
 //! | `usr/lib/bootfabric/disk/` | the parts of GRUB that go onto disks; with them `mke2fs` |
 //! | elsewhere | tools at their own paths with their libraries, and links to them in `bin` |
@@ -24,10 +25,12 @@ use serde::Serialize;
 use super::closure::{ClosureError, closure};
 use super::cpio::{Archive, CpioError};
 use super::elf::{Elf, ElfError};
+use super::firmware::{self, FirmwareError, FirmwareReport, FirmwareSource};
 use super::grub::{self, GrubError};
 use super::kernel::Kernel;
-use super::modules::{self, Absent, IndexError, ModuleIndex, PackError, SelectError};
+use super::modules::{self, Absent, IndexError, ModuleIndex, PackError, Packed, SelectError};
 use super::progress::{Progress, Step};
+use super::root::{Root, RootError};
 use super::tool::{GZIP, ToolError};
 use crate::disk::{self, MakeError};
 use crate::stage::disk::LOADER;
@@ -78,6 +81,12 @@ pub enum FirstStageError {
     /// The modules cannot be copied.
     #[error(transparent)]
     Pack(#[from] PackError),
+    /// Firmware cannot be copied.
+    #[error(transparent)]
+    Firmware(#[from] FirmwareError),
+    /// Firmware cannot be had from the root.
+    #[error(transparent)]
+    Root(#[from] RootError),
     /// A tool cannot be copied.
     #[error(transparent)]
     Tool(#[from] ClosureError),
@@ -107,6 +116,9 @@ pub(super) struct Recipe<'a> {
     pub(super) kernel: &'a Kernel,
     /// Sets of modules and single ones.
     pub(super) modules: &'a [String],
+    /// Where firmware comes from.
+    pub(super) firmware: &'a FirmwareSource,
+    pub(super) root: &'a Root,
     /// Absolute paths of tools.
     pub(super) tools: &'a [PathBuf],
     /// Whether to add what installing on a disk takes.
@@ -132,6 +144,7 @@ pub(super) struct FirstStage {
     pub(super) bytes: Vec<u8>,
     pub(super) parts: Vec<Part>,
     pub(super) absent: Vec<Absent>,
+    pub(super) firmware: FirmwareReport,
     /// `zstd` or `gzip`.
     pub(super) compression: &'static str,
 }
@@ -150,9 +163,9 @@ pub(super) fn build(recipe: &Recipe<'_>, progress: &dyn Progress) -> Result<Firs
     }
     let selection = modules::select(&index, version, &wanted)?;
     layout.archive.file("etc/bootfabric/modules", 0o644, lines(&selection.load))?;
-    layout.part(&format!("{} modules and index", selection.len()), |archive| {
-        Ok(modules::add_to(archive, &selection, &index, &recipe.kernel.modules, version)?)
-    })?;
+    let packed = modules::add_to(&mut layout.archive, &selection, &index, &recipe.kernel.modules, version)?;
+    layout.modules(&packed, version);
+    let firmware = layout.firmware(recipe, &packed)?;
     for tool in recipe.tools {
         layout.part(&tool.display().to_string(), |archive| add_tool(archive, tool))?;
     }
@@ -174,7 +187,7 @@ pub(super) fn build(recipe: &Recipe<'_>, progress: &dyn Progress) -> Result<Firs
     let zstd = recipe.kernel.unpacks_zstd != Some(false);
     let bytes = compress(&layout.archive, zstd, progress)?;
     let compression = if zstd { "zstd" } else { "gzip" };
-    Ok(FirstStage { bytes, parts: layout.parts, absent: selection.absent, compression })
+    Ok(FirstStage { bytes, parts: layout.parts, absent: selection.absent, firmware, compression })
 }
 
 /// The archive with a note of what each part took.
@@ -202,6 +215,40 @@ impl Layout {
         let facts = serde_json::json!({ "kernel_version": recipe.kernel.version, "modules": recipe.modules });
         self.archive.file("etc/bootfabric/image.json", 0o644, format!("{facts}\n").into_bytes())?;
         Ok(())
+    }
+
+    /// Notes what modules and their index took.
+    fn modules(&mut self, packed: &Packed, version: &str) {
+        let prefix = format!("lib/modules/{version}/");
+        let (mut files, mut bytes) = self.archive.content_below(&prefix);
+        for (class, (of_class, their_bytes)) in &packed.classes {
+            let name = format!("modules: {class}");
+            self.parts.push(Part { name, files: *of_class, bytes: *their_bytes });
+            (files, bytes) = (files - of_class, bytes - their_bytes);
+        }
+        self.parts.push(Part { name: "index of the modules".into(), files, bytes });
+    }
+
+    fn firmware(&mut self, recipe: &Recipe<'_>, packed: &Packed) -> Result<FirmwareReport, FirstStageError> {
+        if *recipe.firmware == FirmwareSource::None {
+            return Ok(FirmwareReport::default());
+        }
+        let unpacked = recipe.root.firmware(&packed.firmware)?;
+        let own = unpacked.as_ref().map_or(recipe.root.kernel_directory(), tempfile::TempDir::path);
+        let places = match recipe.firmware {
+            FirmwareSource::Directory(path) => vec![path.as_path(), own],
+            _ => vec![own],
+        };
+        let (files, report) = firmware::find(&packed.firmware, &places)?;
+        if !files.is_empty() {
+            self.part("firmware", |archive| {
+                for (name, bytes) in files {
+                    archive.file(&format!("lib/firmware/{name}"), 0o644, bytes)?;
+                }
+                Ok(())
+            })?;
+        }
+        Ok(report)
     }
 
     fn part(

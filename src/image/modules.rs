@@ -12,7 +12,7 @@ mod sets;
 pub use index::IndexError;
 pub(super) use index::ModuleIndex;
 pub use pack::PackError;
-pub(super) use pack::add_to;
+pub(super) use pack::{Packed, add_to, class};
 pub(super) use select::select;
 pub use select::{Absent, SelectError};
 pub use sets::{ModuleSet, SETS};

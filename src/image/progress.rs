@@ -1,8 +1,18 @@
 //! How far a build has come, told to whoever shows it.
 
-/// The steps of a build that take time, in the order in which they happen.
+/// The steps of a build that take time, in the order in which they happen, and what else does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
+    /// Fetching lists of packages.
+    PackageLists,
+    /// Fetching packages.
+    Packages,
+    /// Unpacking and installing packages.
+    Install,
+    /// Placing the files and running the commands of a recipe.
+    Customize,
+    /// Writing the installed system to one archive.
+    PackUp,
     /// Unpacking an archive with a container image.
     Archive,
     /// Fetching and checking the layers of a container image.
@@ -17,6 +27,8 @@ pub enum Step {
     Root,
     /// Cutting the blobs into chunks and storing them.
     Store,
+    /// Writing a file for other tools.
+    Export,
 }
 
 impl Step {
@@ -24,6 +36,11 @@ impl Step {
     #[must_use]
     pub const fn title(self) -> &'static str {
         match self {
+            Self::PackageLists => "fetching package lists",
+            Self::Packages => "fetching packages",
+            Self::Install => "installing packages",
+            Self::Customize => "placing files, running commands",
+            Self::PackUp => "packing up the system",
             Self::Archive => "unpacking the archive",
             Self::Layers => "fetching and checking layers",
             Self::Survey => "checking the root",
@@ -31,6 +48,7 @@ impl Step {
             Self::FirstStage => "compressing the first stage",
             Self::Root => "packing the root",
             Self::Store => "storing blobs",
+            Self::Export => "checking and writing",
         }
     }
 }

@@ -9,6 +9,7 @@
 //! none of the present.
 
 mod add;
+mod firmware;
 mod pack;
 mod rules;
 mod survey;
@@ -27,6 +28,7 @@ use super::kernel::Kernel;
 use super::progress::{Progress, Step};
 use super::tar::{Kind, Member, NewMember, TarError, TarReader};
 use super::tool::ToolError;
+pub(super) use rules::is_left_out;
 use survey::Survey;
 use tree::{Plan, Tree};
 use walk::Found;

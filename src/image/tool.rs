@@ -22,6 +22,8 @@ pub(super) struct Tool {
 }
 
 pub(super) const MKSQUASHFS: Tool = Tool { name: "mksquashfs", package: "squashfs-tools" };
+pub(super) const SQFS2TAR: Tool = Tool { name: "sqfs2tar", package: "squashfs-tools-ng" };
+pub(super) const MMDEBSTRAP: Tool = Tool { name: "mmdebstrap", package: "mmdebstrap" };
 pub(super) const DPKG_DEB: Tool = Tool { name: "dpkg-deb", package: "dpkg" };
 pub(super) const DEPMOD: Tool = Tool { name: "depmod", package: "kmod" };
 pub(super) const GZIP: Tool = Tool { name: "gzip", package: "gzip" };
@@ -68,6 +70,11 @@ pub(super) struct Running {
 }
 
 impl Tool {
+    /// What it is called.
+    pub(super) const fn name(self) -> &'static str {
+        self.name
+    }
+
     /// The program's path.
     pub(super) fn find(self) -> Result<PathBuf, ToolError> {
         let path = std::env::var_os("PATH").unwrap_or_default();

@@ -21,6 +21,12 @@ pub(super) struct ImportArgs {
     /// Speak HTTP without TLS to the registry (to one on this machine it always is)
     #[arg(long)]
     plain_http: bool,
+    /// Name of the image: a-z 0-9 . _ -
+    #[arg(long)]
+    name: String,
+    /// Version of the image, for people
+    #[arg(long)]
+    version: String,
     #[command(flatten)]
     parts: Parts,
     #[command(flatten)]
@@ -35,7 +41,7 @@ pub(super) fn run(args: ImportArgs) -> anyhow::Result<()> {
     let scratch = Scratch::new(&store)?;
     let options = ImportOptions { plain_http: args.plain_http };
     let root = oci::open(&args.source, scratch.path(), options, &bars)?;
-    let request = args.parts.request(root, &store, &operator)?;
+    let request = args.parts.request(args.name, args.version, root, &store, &operator)?;
     let built = build(&request, &store, &operator, &bars)?;
     scratch.remove()?;
     report(&built, &request.modules, args.place.json)

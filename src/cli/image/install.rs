@@ -1,14 +1,12 @@
 //! `bootfabric image install`, and the hidden `bootfabric disk-install` of the first stage.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::{Context, ensure};
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::sched::{CloneFlags, unshare};
 
 use super::super::output::{print_json, print_line};
 use super::super::place::Place;
+use super::tree::Tree;
 use crate::disk::{DiskName, Image, Request, check, install};
 use crate::image::{grub, heads};
 
@@ -61,7 +59,7 @@ pub(crate) fn run(args: &InstallArgs) -> anyhow::Result<()> {
     }
     let blob = store.join("blobs").join(&image.root);
     // Goes before the directory does.
-    let root = if args.no_root { None } else { Some(Tree::mount(&blob, &work.path().join("root"))?) };
+    let root = if args.no_root { None } else { Some(Tree::in_memory(&blob, &work.path().join("root"))?) };
     let request = Request {
         disk: args.disk.to_string(),
         wipe: args.wipe,
@@ -69,7 +67,7 @@ pub(crate) fn run(args: &InstallArgs) -> anyhow::Result<()> {
         image,
         store,
         loader,
-        root: root.as_ref().map(|tree| tree.0.join(ROOT)),
+        root: root.as_ref().map(Tree::root),
         key: None,
         scratch: work.path().join("scratch"),
     };
@@ -79,63 +77,6 @@ pub(crate) fn run(args: &InstallArgs) -> anyhow::Result<()> {
     }
     let what = if done.root.is_some() { "starts from it" } else { "starts from it and runs from memory" };
     print_line(&format!("{} on {}: the machine {what}", request.image.title, done.disk.display()))
-}
-
-/// A mounted image with a layer in memory over it. It is seen by this process alone.
-struct Tree(PathBuf);
-
-/// Where in its directory a [`Tree`] is, and where the image below it.
-const ROOT: &str = "root";
-const LOWER: &str = "lower";
-
-impl Drop for Tree {
-    fn drop(&mut self) {
-        for path in [self.0.join(ROOT), self.0.join(LOWER), self.0.clone()] {
-            // What cannot be unmounted goes with the process.
-            let _ = umount2(&path, MntFlags::MNT_DETACH);
-        }
-    }
-}
-
-impl Tree {
-    /// Mounts the squashfs `blob` below `directory`.
-    fn mount(blob: &Path, directory: &Path) -> anyhow::Result<Self> {
-        own_mounts()?;
-        std::fs::create_dir(directory)?;
-        mount(Some("bootfabric"), directory, Some("tmpfs"), MsFlags::empty(), NONE)
-            .context("cannot mount a tmpfs")?;
-        let tree = Self(directory.to_owned());
-        tree.fill(blob)?;
-        Ok(tree)
-    }
-
-    fn fill(&self, blob: &Path) -> anyhow::Result<()> {
-        let [lower, upper, scratch, root] = [LOWER, "upper", "work", ROOT].map(|name| self.0.join(name));
-        for path in [&lower, &upper, &scratch, &root] {
-            std::fs::create_dir(path)?;
-        }
-        let mut command = Command::new("mount");
-        command.args(["-t", "squashfs", "-o", "loop,ro"]).arg(blob).arg(&lower);
-        let output = command.output().context("cannot run `mount`")?;
-        let words = String::from_utf8_lossy(&output.stderr);
-        ensure!(output.status.success(), "cannot mount the image: {}", words.trim());
-        let options = format!(
-            "lowerdir={},upperdir={},workdir={}",
-            lower.display(),
-            upper.display(),
-            scratch.display()
-        );
-        mount(Some("bootfabric"), &root, Some("overlay"), MsFlags::empty(), Some(options.as_str()))
-            .context("cannot mount an overlay")
-    }
-}
-
-const NONE: Option<&str> = None;
-
-fn own_mounts() -> anyhow::Result<()> {
-    let context = "cannot have mounts of its own";
-    unshare(CloneFlags::CLONE_NEWNS).context(context)?;
-    mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE).context(context)
 }
 
 #[derive(Debug, clap::Args)]

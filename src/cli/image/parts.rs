@@ -1,4 +1,4 @@
-//! What an image has beside its root: kernel, modules, tools, loaders and names. The same however the root is made.
+//! What an image has beside its root and its name: kernel, modules, tools and loaders. The same however the root is made.
 
 use std::path::PathBuf;
 
@@ -8,6 +8,7 @@ use fabric::trust::{Operator, RootMode};
 
 use crate::home;
 use crate::image::build::{BuildRequest, RootModules};
+use crate::image::firmware::FirmwareSource;
 use crate::image::loaders::LoaderFile;
 use crate::image::{KernelSource, RootSource, SETS};
 
@@ -19,12 +20,6 @@ pub(super) struct Parts {
     /// The modules of a kernel that is a bare vmlinuz: lib/modules/VERSION
     #[arg(long, value_name = "DIR", requires = "kernel")]
     module_dir: Option<PathBuf>,
-    /// Name of the image: a-z 0-9 . _ -
-    #[arg(long)]
-    name: String,
-    /// Version of the image, for people
-    #[arg(long)]
-    version: String,
     /// Kernel arguments
     #[arg(long, default_value = "console=tty0 console=ttyS0,115200")]
     cmdline: String,
@@ -37,6 +32,13 @@ pub(super) struct Parts {
     /// Do not add the kernel's modules to a root that has none for it (smaller; the booted system can load no more)
     #[arg(long)]
     no_root_modules: bool,
+    /// Where the firmware files are that these modules ask for: a directory laid out like /, or one such as lib/firmware; what it
+    /// lacks comes from the root [default: the root alone]
+    #[arg(long, value_name = "DIR", conflicts_with = "no_firmware")]
+    firmware: Option<PathBuf>,
+    /// Take no firmware files into the first stage
+    #[arg(long)]
+    no_firmware: bool,
     /// A program to put into the first stage, with its libraries; may be repeated
     #[arg(long = "tool", value_name = "PATH")]
     tools: Vec<PathBuf>,
@@ -63,9 +65,16 @@ fn modules_help() -> String {
 }
 
 impl Parts {
-    /// The request for an image of `root`, to be signed by `operator` and put into `store`.
+    /// Whether a kernel is named.
+    pub(super) fn names_kernel(&self) -> bool {
+        self.kernel.is_some()
+    }
+
+    /// The request for an image `name` of `root`, to be signed by `operator` and put into `store`.
     pub(super) fn request(
         self,
+        name: String,
+        version: String,
         root: RootSource,
         store: &Store,
         operator: &Operator,
@@ -77,17 +86,27 @@ impl Parts {
         };
         let kernel =
             self.kernel.as_deref().map(|path| KernelSource::detect(path, self.module_dir.as_deref()));
+        let firmware = match self.firmware {
+            _ if self.no_firmware => FirmwareSource::None,
+            Some(path) => {
+                std::fs::read_dir(&path)
+                    .with_context(|| format!("cannot read the directory of firmware `{}`", path.display()))?;
+                FirmwareSource::Directory(path)
+            }
+            None => FirmwareSource::Root,
+        };
         let settings = home::settings(store, &operator.trust_root())?;
         Ok(BuildRequest {
             private: settings.is_some_and(|settings| settings.private),
             root,
             kernel: kernel.transpose()?,
-            name: self.name,
-            version: self.version,
+            name,
+            version,
             cmdline: self.cmdline,
             root_mode: self.root_mode,
             modules: self.modules,
             root_modules: if self.no_root_modules { RootModules::Leave } else { RootModules::Add },
+            firmware,
             tools: self.tools,
             disk: self.disk,
             loaders: self.loaders,

@@ -1,10 +1,12 @@
 //! Copies the chosen modules and their part of the index into the first stage.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use super::index::ModuleIndex;
 use super::select::{Selection, unpacked_path};
 use crate::image::cpio::{Archive, CpioError};
+use crate::image::firmware;
 use crate::image::tool::{GZIP, ToolError, XZ};
 
 /// Largest module, unpacked, in bytes; the largest of a distribution has 12 MB.
@@ -34,6 +36,36 @@ pub enum PackError {
     Archive(#[from] CpioError),
 }
 
+/// What was copied.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(in crate::image) struct Packed {
+    /// Files and bytes by what the modules are for.
+    pub(in crate::image) classes: BTreeMap<&'static str, (usize, u64)>,
+    /// Firmware files that they may ask for.
+    pub(in crate::image) firmware: BTreeSet<String>,
+}
+
+/// What the module at `path` of a kernel's directory is for.
+pub(in crate::image) fn class(path: &str) -> &'static str {
+    const CLASSES: [(&str, &str); 14] = [
+        ("kernel/drivers/net/", "network"),
+        ("kernel/net/", "network"),
+        ("kernel/fs/", "file systems"),
+        ("kernel/drivers/ata/", "storage"),
+        ("kernel/drivers/block/", "storage"),
+        ("kernel/drivers/md/", "storage"),
+        ("kernel/drivers/message/", "storage"),
+        ("kernel/drivers/mmc/", "storage"),
+        ("kernel/drivers/nvme/", "storage"),
+        ("kernel/drivers/scsi/", "storage"),
+        ("kernel/drivers/target/", "storage"),
+        ("kernel/drivers/usb/storage/", "storage"),
+        ("kernel/drivers/cdrom/", "storage"),
+        ("kernel/block/", "storage"),
+    ];
+    CLASSES.iter().find(|(start, _)| path.starts_with(start)).map_or("other", |(_, class)| class)
+}
+
 /// Puts the modules of `selection`, files below `directory`, and their index into `archive` as `lib/modules/VERSION`.
 /// Modules are stored unpacked: the archive as a whole compresses better, and the first stage has no decompressor.
 pub(in crate::image) fn add_to(
@@ -42,18 +74,22 @@ pub(in crate::image) fn add_to(
     index: &ModuleIndex,
     directory: &Path,
     version: &str,
-) -> Result<(), PackError> {
+) -> Result<Packed, PackError> {
+    let mut packed = Packed::default();
     let target = format!("lib/modules/{version}");
     archive.directory(&target)?;
     for name in &selection.modules {
         let Some(module) = index.modules.get(name) else { continue };
         let bytes = unpacked(&directory.join(&module.path))?;
+        let class = packed.classes.entry(class(&module.path)).or_default();
+        *class = (class.0 + 1, class.1 + bytes.len() as u64);
+        packed.firmware.extend(firmware::wanted_by(&bytes));
         archive.file(&format!("{target}/{}", unpacked_path(&module.path)), 0o644, bytes)?;
     }
     for (name, text) in selection.index_files(index) {
         archive.file(&format!("{target}/{name}"), 0o644, text.into_bytes())?;
     }
-    Ok(())
+    Ok(packed)
 }
 
 fn unpacked(path: &Path) -> Result<Vec<u8>, PackError> {

@@ -176,11 +176,6 @@ impl Choice<'_> {
 }
 
 impl Selection {
-    /// How many module files were chosen.
-    pub(in crate::image) fn len(&self) -> usize {
-        self.modules.len()
-    }
-
     /// The lines of the index about the chosen modules: `modules.dep`, `modules.alias`, `modules.softdep` and
     /// `modules.builtin`, each with its text. Paths end in `.ko`: the first stage holds modules unpacked.
     pub(super) fn index_files(&self, index: &ModuleIndex) -> BTreeMap<&'static str, String> {

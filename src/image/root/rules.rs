@@ -29,7 +29,7 @@ pub(super) fn tells_machine(path: &[u8]) -> bool {
 }
 
 /// Whether `path` is left out of images.
-pub(super) fn is_left_out(path: &[u8]) -> bool {
+pub(in crate::image) fn is_left_out(path: &[u8]) -> bool {
     EMPTIED.iter().any(|dir| path.strip_prefix(dir.as_bytes()).is_some_and(|rest| rest.starts_with(b"/")))
 }
 

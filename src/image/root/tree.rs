@@ -207,6 +207,13 @@ impl Tree {
     }
 }
 
+impl Node {
+    /// Where its content is: layer, and number of the member in it.
+    pub(super) fn place(&self) -> (usize, usize) {
+        (self.layer, self.number)
+    }
+}
+
 impl Plan {
     /// All that is left.
     pub(super) fn nodes(&self) -> &[Node] {
