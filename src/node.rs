@@ -13,6 +13,7 @@
 //! | [`files`], [`own_files`], [`script`], [`arriving`] | what it serves |
 //! | [`boots`], [`metrics`] | how far each machine has come, and counters |
 //! | [`machines`] | newer settings of the fabric |
+//! | [`next_boot`] | what this machine starts next, if it starts without its firmware |
 //! | [`members`] | its part in a private fabric |
 //! | [`services`], [`boot`] | HTTP, TFTP and DHCP in this program |
 //! | [`bulk`] | runs from and for peers: HTTP, or the swarm where it cannot be reached |
@@ -38,6 +39,7 @@ pub(crate) mod machines;
 pub(crate) mod members;
 mod metrics;
 pub(crate) mod neighbours;
+pub(crate) mod next_boot;
 mod own_address;
 mod own_files;
 mod script;
@@ -364,6 +366,10 @@ impl Node {
                     let taken = join.take_settings(&settings, &machines).await;
                     control::answer(&mut stream, &taken).await
                 });
+            }
+            Request::NextBoot(asked) => {
+                let join = self.join.clone();
+                tokio::spawn(async move { control::answer(&mut stream, &join.next_boot(asked).await).await });
             }
             Request::Events => {
                 let mut events = self.events.subscribe();

@@ -56,6 +56,8 @@ pub(crate) enum Request {
         /// What they say of machines.
         machines: String,
     },
+    /// What this machine would boot now, held and named.
+    NextBoot(super::next_boot::Asked),
     /// Its sockets, identity and soft state; it stops serving new clients and ends when the running transfers have.
     TakeOver,
 }
@@ -246,10 +248,19 @@ pub(crate) async fn ask(path: &Path, request: &Request) -> anyhow::Result<UnixSt
 
 /// The one line with which the node behind `path` answers `request`.
 pub(crate) async fn ask_line(path: &Path, request: &Request) -> anyhow::Result<String> {
+    ask_line_within(path, request, ANSWER_DEADLINE).await
+}
+
+/// As [`ask_line`], for what takes the node as long as `deadline`.
+pub(crate) async fn ask_line_within(
+    path: &Path,
+    request: &Request,
+    deadline: Duration,
+) -> anyhow::Result<String> {
     let stream = ask(path, request).await?;
     let mut line = String::new();
     let mut reader = BufReader::new(stream.take(MAX_ANSWER));
-    tokio::time::timeout(ANSWER_DEADLINE, reader.read_line(&mut line))
+    tokio::time::timeout(deadline, reader.read_line(&mut line))
         .await
         .context("the node did not answer in time")?
         .context("the node's answer broke off")?;
