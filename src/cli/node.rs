@@ -1,7 +1,7 @@
 //! `bootfabric node`: what is done to the machine that the command runs on.
 
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
 use clap::Subcommand;
@@ -9,9 +9,13 @@ use fabric::id::BlobId;
 
 use super::output::print_line;
 use super::status::{DEFAULT_STATE, runtime};
+use super::up::run_node;
+use crate::event::Events;
 use crate::kexec::{self, Restart, restart, restart_at_once};
-use crate::node::control::{Request, ask_line_within, socket_path};
+use crate::node::Start;
+use crate::node::control::{Request, ask_line_within, served_by, socket_path};
 use crate::node::next_boot::{Answer, Asked, HeldFile, NextBoot, PATIENCE};
+use crate::stage::config::PROGRAM;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -33,6 +37,22 @@ then, as after any reboot.
 Not for machines with their root on a disk. Where the kernel takes no other one (Secure Boot, kexec_load_disabled), the
 error says so; `bootfabric node reboot` does the same through the firmware.")]
     Kexec(KexecArgs),
+    /// Make the running node go on as this program
+    #[command(after_help = "\
+Run the new program: `./bootfabric-new node upgrade`. It takes sockets, identity, leases and store over and serves in the
+node's place until the transfers that were running have ended; then the node's process, which stays the same one for systemd and for a
+terminal, becomes the new program and takes over again. Downloads of other machines go on (for 30 s at
+most, as at any end of a node), nothing is fetched again, and the command ends when all of that is done.
+
+In a booted machine the new program takes the place of /run/bootfabric/bin/bootfabric; elsewhere it must stay where it is.")]
+    Upgrade(UpgradeArgs),
+}
+
+#[derive(Debug, clap::Args)]
+struct UpgradeArgs {
+    /// The node's state directory
+    #[arg(long, value_name = "DIR", default_value = DEFAULT_STATE)]
+    state: PathBuf,
 }
 
 #[derive(Debug, clap::Args)]
@@ -84,6 +104,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
             args.options.end.restart(Restart::Firmware)
         }
         Command::Kexec(args) => kexec(args),
+        Command::Upgrade(args) => upgrade(args),
     }
 }
 
@@ -103,6 +124,27 @@ fn kexec(args: KexecArgs) -> anyhow::Result<()> {
     print_line(&format!("{name} {version} (generation {generation}) is loaded{again}"))?;
     print_line(&format!("  arguments {}", next.line))?;
     if args.load { Ok(()) } else { args.end.restart(Restart::Kexec) }
+}
+
+fn upgrade(args: UpgradeArgs) -> anyhow::Result<()> {
+    let socket = socket_path(&args.state);
+    let node = served_by(&socket)?;
+    let running =
+        std::fs::read_link(format!("/proc/{node}/exe")).context("cannot tell the node's program")?;
+    let own = std::env::current_exe().context("cannot tell where this program is")?;
+    let program = if running.as_path() == Path::new(PROGRAM) {
+        // The service starts it from there, should it ever have to.
+        let next = running.with_extension("new");
+        std::fs::copy(&own, &next).with_context(|| format!("cannot make {}", next.display()))?;
+        std::fs::rename(&next, &running).with_context(|| format!("cannot replace {}", running.display()))?;
+        running
+    } else {
+        own
+    };
+    run_node(Start::Relieve(args.state, program.clone()), Events::new())?;
+    let now = served_by(&socket)?;
+    ensure!(now == node, "process {now} serves now, not {node}: see what the node's log says");
+    print_line(&format!("process {node} goes on as {}", program.display()))
 }
 
 /// Opens a blob and hashes it: memory may have gone bad since it came.
