@@ -67,7 +67,7 @@ enum Command {
     Machines(machines::Args),
     /// List, admit and revoke the members of a private fabric
     Member(member::Args),
-    /// Start this machine anew, through its firmware or straight into the newest release
+    /// Start this machine anew, with or without firmware; make its node go on as another program
     Node(node::Args),
     /// Show a running node: its peers, leases, clients and blobs
     Status(status::Args),
