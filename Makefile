@@ -41,7 +41,7 @@ test: setup check assets ## all tests: core, simulation, loopback, namespaces, v
 soak: setup assets ## what takes longer than a test run: every firmware against every root, long simulations
 	@tests/run.sh --soak
 
-bench: build ## measure, as ratios within one run (installs what to compare with)
+bench: build assets ## measure, as ratios within one run (installs what to compare with)
 	@tests/setup.sh --bench
 	cargo bench --workspace
 

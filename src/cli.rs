@@ -10,6 +10,7 @@ mod init;
 mod lab;
 mod machines;
 mod member;
+mod node;
 pub mod output;
 mod place;
 mod seed;
@@ -66,6 +67,8 @@ enum Command {
     Machines(machines::Args),
     /// List, admit and revoke the members of a private fabric
     Member(member::Args),
+    /// Start this machine anew, with or without firmware; make its node go on as another program
+    Node(node::Args),
     /// Show a running node: its peers, leases, clients and blobs
     Status(status::Args),
     /// Show a running node's events as they happen, one JSON object a line
@@ -98,6 +101,7 @@ pub fn main() -> ExitCode {
         Command::Store(args) => store::run(args),
         Command::Machines(args) => machines::run(&args),
         Command::Member(args) => member::run(&args),
+        Command::Node(args) => node::run(args),
         Command::Status(args) => status::run(&args),
         Command::Events(args) => status::follow(&args),
         Command::Seed(args) => seed::run(&args),

@@ -33,6 +33,7 @@ mod snapshot;
 pub use device::{DeviceError, DiskName, volumes};
 pub use install::{Image, InstallError, Installed, Request, check, install, installed};
 pub use line::kept_words;
+pub(crate) use line::words;
 pub use mke2fs::{MakeError, find as mke2fs};
 pub use probe::{Ext, ext};
 

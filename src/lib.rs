@@ -10,6 +10,7 @@
 //! | [`home`] | an operator's directory: keys, settings, store |
 //! | [`image`] | building images |
 //! | [`lab`] | the scenario of `bootfabric lab` |
+//! | `kexec` | starting a kernel from a running one |
 //! | [`limits`] | what a node may use of its machine and link |
 //! | [`link`] | network interfaces |
 //! | `machines` | what operators say of machines: subnets, groups, nodes |
@@ -25,6 +26,7 @@ pub mod disk;
 pub mod event;
 pub mod home;
 pub mod image;
+mod kexec;
 pub mod lab;
 pub mod limits;
 pub mod link;

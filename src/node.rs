@@ -13,6 +13,7 @@
 //! | [`files`], [`own_files`], [`script`], [`arriving`] | what it serves |
 //! | [`boots`], [`metrics`] | how far each machine has come, and counters |
 //! | [`machines`] | newer settings of the fabric |
+//! | [`next_boot`] | what this machine starts next, if it starts without its firmware |
 //! | [`members`] | its part in a private fabric |
 //! | [`services`], [`boot`] | HTTP, TFTP and DHCP in this program |
 //! | [`bulk`] | runs from and for peers: HTTP, or the swarm where it cannot be reached |
@@ -38,6 +39,7 @@ pub(crate) mod machines;
 pub(crate) mod members;
 mod metrics;
 pub(crate) mod neighbours;
+pub(crate) mod next_boot;
 mod own_address;
 mod own_files;
 mod script;
@@ -46,6 +48,7 @@ pub mod status;
 mod view;
 
 use std::net::SocketAddrV4;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, ensure};
@@ -76,11 +79,25 @@ use own_files::OwnFiles;
 use services::Sockets;
 use view::View;
 
-/// Runs a node until it is told to end or the next agent takes over.
+/// How a node ended.
+#[derive(Debug)]
+pub enum Ended {
+    /// It was told to, or the next agent took over.
+    Done,
+    /// Another process serves in its place: this one is to become `program`, and to take over from the state directory `state`.
+    Becomes {
+        /// The program.
+        program: PathBuf,
+        /// The node's state directory.
+        state: PathBuf,
+    },
+}
+
+/// Runs a node until it is told to end or another agent takes over.
 ///
 /// # Errors
 /// If the node cannot start; the message says what to do.
-pub async fn run(start: Start, events: Events) -> anyhow::Result<()> {
+pub async fn run(start: Start, events: Events) -> anyhow::Result<Ended> {
     let commands = matches!(start, Start::FirstStage(_)).then(commands);
     let beginning = begin(start).await?;
     events.set_from(&beginning.config.name);
@@ -247,24 +264,26 @@ impl Node {
     }
 
     /// Holds the release and serves until the end.
-    async fn serve(&mut self, mut commands: Option<mpsc::Receiver<String>>) -> anyhow::Result<()> {
+    async fn serve(&mut self, mut commands: Option<mpsc::Receiver<String>>) -> anyhow::Result<Ended> {
         let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
         let mut interrupt = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt())?;
         let (booting, mut boot) = mpsc::channel(1);
         let holding = tokio::spawn(self.join.clone().hold(self.view.config(), self.takes_over, booting));
         let ended = loop {
             tokio::select! {
-                _ = terminate.recv() => break Ok(()),
-                _ = interrupt.recv() => break Ok(()),
+                _ = terminate.recv() => break Ok(Ended::Done),
+                _ = interrupt.recv() => break Ok(Ended::Done),
                 Some(()) = boot.recv() => {
                     if let Err(error) = self.boot_others().await {
                         break Err(error);
                     }
                 }
                 Some(asked) = self.requests.recv() => {
-                    if let Some(successor) = self.answer(asked).await {
+                    if let Some((successor, program)) = self.answer(asked).await {
                         holding.abort();
-                        return self.bequeath(successor).await;
+                        self.bequeath(successor).await?;
+                        let state = self.view.config().state;
+                        return Ok(program.map_or(Ended::Done, |program| Ended::Becomes { program, state }));
                     }
                 }
                 Some(line) = next_command(&mut commands) => self.obey(&line),
@@ -323,11 +342,13 @@ impl Node {
         Ok(())
     }
 
-    /// Answers a client of the control socket; gives the connection back if it wants to take over.
-    async fn answer(&self, asked: Asked) -> Option<tokio::net::UnixStream> {
+    /// Answers a client of the control socket; gives the connection back if it wants to take over, and what this process is to
+    /// become then.
+    async fn answer(&self, asked: Asked) -> Option<(tokio::net::UnixStream, Option<PathBuf>)> {
         let Asked { request, mut stream } = asked;
         match request {
-            Request::TakeOver => return Some(stream),
+            Request::TakeOver => return Some((stream, None)),
+            Request::Relieve { program } => return Some((stream, Some(program))),
             Request::Status => {
                 let view = Arc::clone(&self.view);
                 tokio::spawn(async move { control::answer(&mut stream, &view.status().await).await });
@@ -364,6 +385,10 @@ impl Node {
                     let taken = join.take_settings(&settings, &machines).await;
                     control::answer(&mut stream, &taken).await
                 });
+            }
+            Request::NextBoot(asked) => {
+                let join = self.join.clone();
+                tokio::spawn(async move { control::answer(&mut stream, &join.next_boot(asked).await).await });
             }
             Request::Events => {
                 let mut events = self.events.subscribe();
@@ -437,7 +462,7 @@ impl Node {
     async fn bequeath(&mut self, successor: tokio::net::UnixStream) -> anyhow::Result<()> {
         let leases = match &self.dhcp {
             Some(dhcp) => dhcp.leases().await.unwrap_or_default(),
-            None => Vec::new(),
+            None => std::mem::take(&mut self.leases),
         };
         self.stop_dhcp.cancel();
         self.stop_services.cancel();

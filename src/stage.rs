@@ -36,6 +36,7 @@ mod root;
 mod screen;
 mod shell;
 mod systemd;
+mod tree_hash;
 mod uevent;
 pub(crate) mod value;
 

@@ -185,6 +185,39 @@ fn unpacked(bench: &Bench, machine: &MachineNode, mounted: &str) -> anyhow::Resu
     Ok(())
 }
 
+/// The newest release runs next, at the same address, and the machine's firmware and loader have no part in it.
+#[test]
+fn kexec_goes_straight_into_the_newest_release() -> anyhow::Result<()> {
+    let Some(bench) = Bench::new("kexec", Boot::Bios, &[])? else { return Ok(()) };
+    let root = bench.cluster.root();
+    let machine = bench.power_on("a")?;
+    let hash = machine.booted(root)?;
+    let address = machine.started()?.address;
+    let home = bench.cluster.make_home("next")?;
+    bench.cluster.assets().set(root, &home, &["--cmdline", &Assets::kernel_line("lab.release=2")])?;
+    let origin = bench.origin.node.address.to_string();
+    let _next = bench.cluster.start_host("next", home, &["--peer", &origin])?;
+    let kexec = "/run/bootfabric/bin/bootfabric node kexec";
+    let loaded = bench.ssh(
+        &machine,
+        &format!(
+            "for n in $(seq 60); do {kexec} --load | grep 'generation 2' && exit; sleep 1; done; exit 1"
+        ),
+    )?;
+    bench.say(&loaded);
+    let loaders = || machine.machine.console().text().matches("iPXE").count();
+    let (events, before) = (machine.events().from_now(), loaders());
+    ensure!(before > 0, "the loader of the first boot did not show");
+    drop(bench.ssh_command(&machine)?.arg(kexec).status());
+    ensure!(machine.booted_in(&events, root)? == hash, "another root");
+    let verified = events.wait_for_name("release-verified", PATIENCE)?;
+    ensure!(verified.number("generation") == Some(2), "{:?}", verified.value);
+    let line = bench.ssh(&machine, "cat /proc/cmdline")?;
+    ensure!(line.contains(" lab.release=2 ") && line.contains(&format!("={address}/")), "{line}");
+    ensure!(loaders() == before, "the machine went through its firmware");
+    bench.sound(&machine)
+}
+
 /// Whatever is done to it: a reboot brings back the root of the release.
 #[test]
 fn a_reboot_after_damage_brings_the_root_back() -> anyhow::Result<()> {

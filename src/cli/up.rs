@@ -1,7 +1,9 @@
 //! `bootfabric up`, and the hidden `bootfabric agent` of booted machines.
 
 use std::net::Ipv4Addr;
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
+use std::process::Command;
 
 use anyhow::Context;
 
@@ -11,7 +13,7 @@ use crate::home::Home;
 use crate::limits::Limits;
 use crate::link::{self, Cidr};
 use crate::node::config::{DhcpMode, NodeConfig};
-use crate::node::{self, Start};
+use crate::node::{self, Ended, Start};
 use crate::stage::RootOptions;
 
 #[derive(Debug, clap::Args)]
@@ -117,7 +119,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     };
     // Without it the node of a private fabric waits to be admitted like any other.
     let operator = home.operator().ok();
-    runtime()?.block_on(node::run(Start::Operator(config, operator.map(Box::new)), events))
+    run_node(Start::Operator(config, operator.map(Box::new)), events)
 }
 
 pub(crate) fn run_agent(args: AgentArgs) -> anyhow::Result<()> {
@@ -130,7 +132,18 @@ pub(crate) fn run_agent(args: AgentArgs) -> anyhow::Result<()> {
         (None, Some(state)) => Start::TakeOver(state),
         (None, None) => anyhow::bail!("--first-stage or --take-over is needed"),
     };
-    runtime()?.block_on(node::run(start, events))
+    run_node(start, events)
+}
+
+/// Runs a node until its end, whatever program it is then.
+pub(super) fn run_node(start: Start, events: Events) -> anyhow::Result<()> {
+    match runtime()?.block_on(node::run(start, events))? {
+        Ended::Done => Ok(()),
+        Ended::Becomes { program, state } => {
+            let error = Command::new(&program).args(["agent", "--take-over"]).arg(state).exec();
+            Err(error).with_context(|| format!("cannot become {}", program.display()))
+        }
+    }
 }
 
 fn host_name() -> String {

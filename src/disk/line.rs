@@ -21,7 +21,7 @@ fn is_kept(word: &str) -> bool {
 }
 
 /// Words between blanks; a blank between double quotes is part of a word.
-pub(super) fn words(line: &str) -> Vec<String> {
+pub(crate) fn words(line: &str) -> Vec<String> {
     let mut quoted = false;
     let apart = |c: char| {
         quoted ^= c == '"';

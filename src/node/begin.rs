@@ -3,6 +3,7 @@
 //! Owns the three ways to begin, the files in the state directory that a later beginning reads, and the checks that an
 //! operator should hear of at once. Starts no service.
 
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use fabric::trust::Operator;
 use pxe::dhcp::LeaseRecord;
 
 use super::config::NodeConfig;
-use super::control;
+use super::control::{self, Legacy, Request, SocketRole};
 use super::services::Sockets;
 use crate::link;
 
@@ -27,6 +28,8 @@ pub enum Start {
     FirstStage(NodeConfig),
     /// The service of a booted system, over the state in this directory.
     TakeOver(PathBuf),
+    /// In the place of the running node with this state directory, until its process has become the program.
+    Relieve(PathBuf, PathBuf),
 }
 
 /// How long a successor waits for its predecessor to let go of the store.
@@ -59,6 +62,10 @@ pub(super) async fn begin(start: Start) -> anyhow::Result<Beginning> {
         Start::Operator(config, operator) => (config, operator.map(|operator| *operator)),
         Start::FirstStage(config) => (config, None),
         Start::TakeOver(state) => return take_over(&state).await,
+        Start::Relieve(state, program) => {
+            let request = Request::Relieve { program };
+            return inherited(control::inherit(&control::socket_path(&state), &request).await?);
+        }
     };
     let state = &config.state;
     std::fs::create_dir_all(state).with_context(|| format!("cannot make {}", state.display()))?;
@@ -76,11 +83,8 @@ pub(super) async fn begin(start: Start) -> anyhow::Result<Beginning> {
 
 /// What the agent before leaves.
 async fn take_over(state: &Path) -> anyhow::Result<Beginning> {
-    let (mut config, key, leases, sockets) = match control::inherit(&control::socket_path(state)).await {
-        Ok((legacy, sockets)) => {
-            let key = NodeKey::from_bytes(&legacy.key)?;
-            (legacy.config, key, codec::decode(LEASES, &legacy.leases)?, Sockets::inherited(sockets))
-        }
+    match control::inherit(&control::socket_path(state), &Request::TakeOver).await {
+        Ok(legacy) => inherited(legacy),
         // The agent before is gone already: its files are here.
         Err(error) => {
             tracing::warn!("{error:#}; going on from the files in {}", state.display());
@@ -88,9 +92,22 @@ async fn take_over(state: &Path) -> anyhow::Result<Beginning> {
                 .context("nothing to take over, and no configuration")?;
             let config: NodeConfig =
                 serde_json::from_slice(&text).context("the configuration is of another version")?;
-            (config, NodeKey::load_or_create(&state.join(KEY_FILE))?, vec![], Sockets::default())
+            taken_over(config, NodeKey::load_or_create(&state.join(KEY_FILE))?, vec![], Sockets::default())
         }
-    };
+    }
+}
+
+fn inherited((legacy, sockets): (Legacy, Vec<(SocketRole, OwnedFd)>)) -> anyhow::Result<Beginning> {
+    let key = NodeKey::from_bytes(&legacy.key)?;
+    taken_over(legacy.config, key, codec::decode(LEASES, &legacy.leases)?, Sockets::inherited(sockets))
+}
+
+fn taken_over(
+    mut config: NodeConfig,
+    key: NodeKey,
+    leases: Vec<LeaseRecord>,
+    sockets: Sockets,
+) -> anyhow::Result<Beginning> {
     // The booted system may have renamed the interface.
     if let Some(name) = link::by_hardware_address(&config.mac)? {
         config.interface = name;

@@ -13,7 +13,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
-use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
+use nix::sys::socket::sockopt::PeerCredentials;
+use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, getsockopt, recvmsg, sendmsg};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
@@ -56,8 +57,15 @@ pub(crate) enum Request {
         /// What they say of machines.
         machines: String,
     },
+    /// What this machine would boot now, held and named.
+    NextBoot(super::next_boot::Asked),
     /// Its sockets, identity and soft state; it stops serving new clients and ends when the running transfers have.
     TakeOver,
+    /// The same for a while: when the running transfers have ended, its process becomes `program` and takes over again.
+    Relieve {
+        /// The program, as the node sees it.
+        program: PathBuf,
+    },
 }
 
 /// What a node leaves to its successor, the sockets apart.
@@ -187,9 +195,13 @@ pub(crate) async fn bequeath(
     Ok(())
 }
 
-/// Asks the node behind `path` for its legacy. Afterwards that node drains and ends by itself.
-pub(crate) async fn inherit(path: &Path) -> anyhow::Result<(Legacy, Vec<(SocketRole, OwnedFd)>)> {
-    let reader = ask(path, &Request::TakeOver).await?;
+/// Asks the node behind `path` for its legacy with `request`, which is [`Request::TakeOver`] or [`Request::Relieve`]. Afterwards that
+/// node drains by itself.
+pub(crate) async fn inherit(
+    path: &Path,
+    request: &Request,
+) -> anyhow::Result<(Legacy, Vec<(SocketRole, OwnedFd)>)> {
+    let reader = ask(path, request).await?;
     let mut reader = reader.take(MAX_ANSWER);
     let mut line = Vec::new();
     // Byte by byte at its end: what follows the line carries the sockets and must not be buffered away.
@@ -246,15 +258,32 @@ pub(crate) async fn ask(path: &Path, request: &Request) -> anyhow::Result<UnixSt
 
 /// The one line with which the node behind `path` answers `request`.
 pub(crate) async fn ask_line(path: &Path, request: &Request) -> anyhow::Result<String> {
+    ask_line_within(path, request, ANSWER_DEADLINE).await
+}
+
+/// As [`ask_line`], for what takes the node as long as `deadline`.
+pub(crate) async fn ask_line_within(
+    path: &Path,
+    request: &Request,
+    deadline: Duration,
+) -> anyhow::Result<String> {
     let stream = ask(path, request).await?;
     let mut line = String::new();
     let mut reader = BufReader::new(stream.take(MAX_ANSWER));
-    tokio::time::timeout(ANSWER_DEADLINE, reader.read_line(&mut line))
+    tokio::time::timeout(deadline, reader.read_line(&mut line))
         .await
         .context("the node did not answer in time")?
         .context("the node's answer broke off")?;
     ensure!(!line.is_empty(), "the node closed the connection without an answer");
     Ok(line)
+}
+
+/// The process that serves the control socket at `path`.
+pub(crate) fn served_by(path: &Path) -> anyhow::Result<i32> {
+    let stream = StdUnixStream::connect(path)
+        .with_context(|| format!("no node answers at {}: is it the right --state?", path.display()))?;
+    let peer = getsockopt(&stream, PeerCredentials).context("cannot tell which process the node is")?;
+    Ok(peer.pid())
 }
 
 /// Where the control socket of the node with state directory `state` is.
@@ -274,7 +303,7 @@ mod tests {
         let mut requests = listen(bind(&path).unwrap());
         let heir = tokio::spawn({
             let path = path.clone();
-            async move { inherit(&path).await.unwrap() }
+            async move { inherit(&path, &Request::TakeOver).await.unwrap() }
         });
         let asked = requests.recv().await.unwrap();
         assert_eq!(asked.request, Request::TakeOver);

@@ -180,7 +180,7 @@ impl Join {
         Ok(())
     }
 
-    async fn try_blob(
+    pub(super) async fn try_blob(
         &self,
         reference: &BlobRef,
         role: &str,

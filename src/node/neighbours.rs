@@ -63,7 +63,7 @@ async fn carry(mut events: mpsc::Receiver<SwarmEvent>, node: Join) {
             }
             SwarmEvent::Members(members) => set_members(&node, &members).await,
             SwarmEvent::Announced { announcement, .. } => match announcement.kind {
-                AnnouncedKind::Release => node.view.set_announced_release(announcement.object),
+                AnnouncedKind::Release => node.view.set_announced_release(&announcement),
                 AnnouncedKind::Settings => machines::on_announced(&node, &announcement),
             },
             SwarmEvent::Admission(event) => members::on_event(&node, &keeper, event),

@@ -61,8 +61,9 @@ impl Script<'_> {
         let _ = writeln!(text, ":load\nimgfree");
         let _ = writeln!(
             text,
-            "kernel ${{opts}} ${{base}}/kernel${{ask}} {} || goto ${{next}}",
-            self.kernel_line(&peers)
+            // UEFI kernels find their initrd by this name; it must be that of the `initrd` line.
+            "kernel ${{opts}} ${{base}}/kernel${{ask}} initrd=first-stage {} || goto ${{next}}",
+            self.kernel_line("${netX/mac}")
         );
         // Whoever has the kernel from a peer is the next there, and loses little by waiting.
         let _ = writeln!(
@@ -96,14 +97,14 @@ impl Script<'_> {
         }
     }
 
-    fn kernel_line(&self, peers: &[&SocketAddrV4]) -> String {
-        let hosts: Vec<_> = peers.iter().map(|peer| peer.ip().to_string()).collect();
-        let http_port = peers.first().map_or(80, |peer| peer.port());
-        // UEFI kernels find their initrd by this name; it must be that of the `initrd` line.
+    /// What the kernel and the first stage of the machine with hardware address `mac` are told, the initrd's name apart.
+    pub(crate) fn kernel_line(&self, mac: &str) -> String {
+        let peers = self.peers.iter().take(MAX_SCRIPT_PEERS);
+        let hosts: Vec<_> = peers.map(|peer| peer.ip().to_string()).collect();
+        let http_port = self.peers.first().map_or(80, SocketAddrV4::port);
         let more = if self.more_args.is_empty() { String::new() } else { format!(" {}", self.more_args) };
         let mut line = format!(
-            "initrd=first-stage {}{more} bootfabric.release={} bootfabric.address={}/{} bootfabric.mac=${{netX/mac}} \
-             bootfabric.peers={}",
+            "{}{more} bootfabric.release={} bootfabric.address={}/{} bootfabric.mac={mac} bootfabric.peers={}",
             self.cmdline,
             self.release,
             self.client,

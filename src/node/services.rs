@@ -88,9 +88,9 @@ impl Sockets {
         Ok(socket)
     }
 
-    /// All kept sockets, for the agent after this one.
+    /// All sockets, in use or not yet, for the agent after this one.
     pub(crate) fn bequeath(self) -> (Vec<SocketRole>, Vec<OwnedFd>) {
-        self.kept.into_iter().unzip()
+        self.kept.into_iter().chain(self.inherited).unzip()
     }
 }
 

@@ -11,7 +11,7 @@ use std::time::Instant;
 use fabric::exchange::ExchangeHandle;
 use fabric::id::{Hash, NodeId, ObjectId};
 use fabric::store::Store;
-use fabric::swarm::MemberInfo;
+use fabric::swarm::{Announcement, MemberInfo};
 use fabric::trust::{Release, Settings};
 use pxe::dhcp::driver::DhcpHandle;
 use pxe::dhcp::event::Counters;
@@ -23,6 +23,7 @@ use super::boot::Identity;
 use super::boots::Boots;
 use super::config::NodeConfig;
 use super::members::NotAdmitted;
+use super::next_boot::Heard;
 use super::status::{BanStatus, BlobStatus, LeaseStatus, PeerStatus, ReleaseStatus, Status};
 use crate::machines::Machines;
 
@@ -48,6 +49,8 @@ pub(crate) struct View {
     changing: tokio::sync::Mutex<()>,
     /// A release that a peer announced, not checked in any way.
     announced: watch::Sender<Option<ObjectId>>,
+    /// The releases that peers announced.
+    heard: Mutex<Heard>,
     /// How many nodes are connected.
     peers: watch::Sender<usize>,
     /// Why a private fabric turns this node away, since it last did.
@@ -109,6 +112,7 @@ impl View {
             machines: RwLock::default(),
             changing: tokio::sync::Mutex::default(),
             announced: watch::Sender::new(None),
+            heard: Mutex::default(),
             peers: watch::Sender::new(0),
             refused: watch::Sender::new(None),
             services: Mutex::default(),
@@ -166,8 +170,15 @@ impl View {
         *changes.wait_for(Option::is_some).await.ok()?
     }
 
-    pub(crate) fn set_announced_release(&self, id: ObjectId) {
-        self.announced.send_replace(Some(id));
+    /// Notes what a peer announces.
+    pub(crate) fn set_announced_release(&self, announcement: &Announcement) {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner).add(announcement);
+        self.announced.send_replace(Some(announcement.object));
+    }
+
+    /// Releases of the image `name` that peers announced, newest first, not checked in any way.
+    pub(crate) fn heard_releases(&self, name: &str) -> Vec<Announcement> {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner).of(name)
     }
 
     /// Sets the settings and what they say of machines.

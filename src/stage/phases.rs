@@ -89,6 +89,13 @@ pub(super) const PHASES: &[Phase<Boot>] = &[
         run: agent_phases::memory,
     },
     Phase {
+        name: "drivers",
+        deadline: seconds(30),
+        retry: LOCAL,
+        remedy: "build the image again: its kernel and its first stage must be of the same version",
+        run: root::drivers,
+    },
+    Phase {
         name: "boot-blobs",
         deadline: seconds(60),
         retry: REMOTE,

@@ -144,6 +144,27 @@ pub(super) fn mount(boot: &mut Boot, _: Duration) -> Result<String, PhaseError> 
     Ok(note)
 }
 
+/// Loads what the root will stand on, while the agent fetches it. What cannot be loaded is told when it is needed.
+pub(super) fn drivers(boot: &mut Boot, _: Duration) -> Result<String, PhaseError> {
+    if boot.is_local() {
+        return Ok(FROM_DISK.to_owned());
+    }
+    let mode = boot.root_mode();
+    let kind = match mode {
+        RootMode::Overlay => Empty::Xfs,
+        RootMode::Zram => Empty::Ext4,
+        RootMode::Tmpfs => return Ok("tmpfs needs none".to_owned()),
+    };
+    // Compressors are modules of their own; the kernel would ask for them one by one, each with a new process.
+    let compression = boot.line.root.compression.unwrap_or(options::Compression::Zstd).name();
+    if let Some(modules) = boot.modules.as_mut() {
+        for name in [kind.name(), "zram", compression] {
+            let _ = modules.load(name);
+        }
+    }
+    Ok(format!("for {mode}, while the root comes"))
+}
+
 /// Lets go of a root in memory: another takes its place.
 pub(super) fn leave(boot: &mut Boot) -> Result<(), PhaseError> {
     unmount(&[SYSROOT, UPPER, LOWER])?;

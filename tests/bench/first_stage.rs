@@ -1,0 +1,164 @@
+//! How long the first stage takes: a machine from kernel start to the hand-over, against the same kernel that starts a trivial init.
+//!
+//! `cargo bench --bench first_stage`; `RUNS` says how often (default 3, medians are printed), `BOOTFABRIC_PROGRAM` names another
+//! program than this build's. Needs root, QEMU and `make assets`. QEMU loads the kernel itself in both, so firmware has no part in it;
+//! what comes before the kernel's first instruction is the same in both. Both run one after the other in the same lab,
+//! under the same emulation. Time that waits for the network (the link, the release, boot blobs, the root) is told apart; what
+//! the first stage does meanwhile (`drivers`) counts as its own.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a benchmark stops where it cannot go on")]
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::Context;
+use bootfabric::home::{Home, RELEASE_HEAD};
+use bootfabric::lab::assets::{Assets, RootKind};
+use bootfabric::lab::cluster::{BOOT_DEADLINE, Boot, Cluster};
+use fabric::store::{Store, StoreOptions};
+use fabric::trust::SignedRelease;
+use netlab::{DirectKernel, Firmware, MachineSpec};
+
+/// Phases that wait for others.
+const NETWORK: [&str; 4] = ["link", "release", "boot-blobs", "root"];
+/// What the trivial init says.
+const TRIVIAL: &str = "the trivial init runs";
+/// What the first stage says last.
+const HANDING_OVER: &str = "handing over to";
+/// Memory of both machines.
+const MEMORY_MIB: u32 = 640;
+/// Processors of both machines.
+const CPUS: u8 = 2;
+/// Most that the first stage may take beyond the trivial init, network aside (seconds).
+const BAR: f64 = 3.0;
+/// An address that nobody else has.
+const ADDRESS: &str = "10.77.0.200";
+/// Hardware address of the machine with the first stage.
+const MAC: &str = "52:54:00:00:0f:01";
+
+fn main() -> anyhow::Result<()> {
+    let runs = std::env::var("RUNS").ok().and_then(|text| text.parse().ok()).unwrap_or(3_usize);
+    let program = std::env::var_os("BOOTFABRIC_PROGRAM");
+    let program = program.as_ref().map_or(Path::new(env!("CARGO_BIN_EXE_bootfabric")), Path::new);
+    let Some(cluster) = Cluster::in_test(program, "firststage", RootKind::Debian, Boot::Bios)? else {
+        return Ok(());
+    };
+    let home = cluster.make_home("origin")?;
+    let image = Image::find(&home)?;
+    let trivial = trivial_initramfs(&cluster)?;
+    let origin = cluster.start_host("origin", home, &[])?;
+    let line = format!(
+        "{} {} bootfabric.release={} bootfabric.address={ADDRESS}/24 bootfabric.mac={MAC} bootfabric.peers={}",
+        Assets::kernel_line("quiet"),
+        image.words,
+        image.release,
+        origin.node.address
+    );
+    let (mut direct, mut staged, mut local) = (Vec::new(), Vec::new(), Vec::new());
+    let mut phases: BTreeMap<String, Vec<f64>> = BTreeMap::new();
+    for run in 0..runs {
+        let firmware = DirectKernel::new(&image.kernel, &trivial, &Assets::kernel_line("quiet"));
+        direct.push(until(&cluster, &format!("direct{run}"), firmware, TRIVIAL)?.0);
+        let firmware = DirectKernel::new(&image.kernel, &image.first_stage, &line);
+        let (took, millis) = until(&cluster, &format!("staged{run}"), firmware, HANDING_OVER)?;
+        staged.push(took);
+        let waited: f64 = NETWORK.iter().filter_map(|phase| millis.get(*phase)).sum();
+        local.push(took - waited);
+        for (phase, seconds) in millis {
+            phases.entry(phase).or_default().push(seconds);
+        }
+    }
+    let beyond: Vec<_> = local.iter().zip(&direct).map(|(local, direct)| local - direct).collect();
+    println!("kernel to trivial init       {}", spread(&direct));
+    println!("kernel to hand-over          {}", spread(&staged));
+    println!("  network aside              {}", spread(&local));
+    println!("  beyond the trivial init    {}   bar {BAR}", spread(&beyond));
+    for (phase, seconds) in phases {
+        println!("    {phase:<12} {}", spread(&seconds));
+    }
+    Ok(())
+}
+
+/// What is started.
+struct Image {
+    release: String,
+    words: String,
+    kernel: PathBuf,
+    first_stage: PathBuf,
+}
+
+impl Image {
+    /// The image in the operator's directory `home`.
+    fn find(home: &Path) -> anyhow::Result<Self> {
+        let home = Home::at(Some(home))?;
+        let store = Store::open_reader(&home.store_path(), StoreOptions::default())?;
+        let id = store.head(RELEASE_HEAD)?.context("no release")?;
+        let bytes = store.object(&id).context("no release")?;
+        let release = SignedRelease::decode(&bytes)?.verify(&home.trust_root()?)?;
+        let path = |blob| store.blob(blob).map(|blob| blob.path().to_owned()).context("no such blob");
+        Ok(Self {
+            release: id.to_string(),
+            kernel: path(&release.kernel.blob)?,
+            first_stage: path(&release.first_stage.blob)?,
+            words: release.cmdline,
+        })
+    }
+}
+
+/// An initramfs with nothing but a static shell as its init, from the busybox root.
+fn trivial_initramfs(cluster: &Cluster) -> anyhow::Result<PathBuf> {
+    let tree = cluster.lab().directory().join("trivial");
+    std::fs::create_dir_all(tree.join("dev"))?;
+    let busybox = which("busybox").context("busybox is missing: `make setup` installs it")?;
+    std::fs::copy(busybox, tree.join("busybox"))?;
+    let init = tree.join("init");
+    std::fs::write(
+        &init,
+        format!(
+            "#!/busybox sh\n/busybox mount -t devtmpfs dev /dev\nexec >/dev/console\necho {TRIVIAL}\nexec /busybox sleep 1000\n"
+        ),
+    )?;
+    let archive = cluster.lab().directory().join("trivial.cpio");
+    let script = format!("chmod 755 init && find . | busybox cpio -o -H newc >{}", archive.display());
+    let status =
+        Command::new("sh").arg("-c").arg(script).current_dir(&tree).stderr(Stdio::null()).status()?;
+    anyhow::ensure!(status.success(), "cannot make the trivial initramfs");
+    Ok(archive)
+}
+
+fn which(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path).map(|directory| directory.join(program)).find(|path| path.is_file())
+}
+
+/// Starts a machine and waits for `text`: the seconds from power-on until then, and those of each phase.
+fn until(
+    cluster: &Cluster,
+    name: &str,
+    kernel: DirectKernel,
+    text: &str,
+) -> anyhow::Result<(f64, BTreeMap<String, f64>)> {
+    let spec =
+        MachineSpec::new(name, Firmware::Kernel(kernel)).memory_mib(MEMORY_MIB).cpus(CPUS).mac(MAC.parse()?);
+    let began = cluster.lab().elapsed();
+    let machine = cluster.lab().machine(&spec, cluster.switch())?;
+    let seen = machine.console().wait_for(text, BOOT_DEADLINE)?.at;
+    let done = |event: &std::sync::Arc<netlab::Event>| {
+        event.is("phase-done").then_some(())?;
+        let millis = event.number("millis")?;
+        Some((event.text("phase")?.to_owned(), f64::from(u32::try_from(millis).ok()?) / 1000.0))
+    };
+    let phases = machine.events().all().iter().filter_map(done).collect();
+    machine.kill()?;
+    machine.delete()?;
+    Ok(((seen - began).as_secs_f64(), phases))
+}
+
+/// `median (low–high)` seconds.
+fn spread(values: &[f64]) -> String {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let at = |index: usize| sorted.get(index).copied().unwrap_or(f64::NAN);
+    format!("{:7.2} s ({:.2}–{:.2})", at((sorted.len().max(1) - 1) / 2), at(0), at(sorted.len().max(1) - 1))
+}
