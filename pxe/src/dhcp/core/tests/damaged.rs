@@ -70,7 +70,7 @@ fn damaged_packets_lock_nobody_out() {
 }
 
 #[test]
-#[ignore = "soak: minutes"]
+#[ignore = "soak: eight million packets take half a minute"]
 fn soak_damaged_packets_lock_nobody_out() {
     survive(200_000);
 }
