@@ -4,6 +4,8 @@
 //! for through [`files::BootFiles`], the other responders of the link are told to the DHCP core as plain values.
 
 pub mod bind;
+#[cfg(test)]
+mod damage;
 pub mod dhcp;
 pub mod files;
 pub mod http;

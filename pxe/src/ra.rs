@@ -162,6 +162,20 @@ mod tests {
         }
     }
 
+    #[test]
+    fn damaged_solicitations_are_ignored() {
+        let good = solicitation(link_local([2, 0, 0, 0, 0, 2]));
+        let other = solicitation(Ipv6Addr::UNSPECIFIED);
+        let mut random = crate::damage::Random(1);
+        for _ in 0..20_000 {
+            let copy = crate::damage::damaged(&good, &other, &mut random);
+            if let Some(parsed) = Solicitation::parse(&copy) {
+                let answer = advertise([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2], parsed);
+                assert_eq!(answer.packet.len(), 56);
+            }
+        }
+    }
+
     proptest! {
         #[test]
         fn any_bytes_are_survived(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {

@@ -3,10 +3,10 @@
 //! Renders text from plain values; knows nothing of sockets or stores. The script names several peers, tries them in
 //! turn for ever, and hands the first stage all it needs on the kernel line, so that Linux asks no DHCP server again.
 //!
-//! In the first round a busy peer says so at once, and the next one is asked. In the later ones a busy peer keeps the
-//! client waiting for its turn (`?wait=`), and between rounds the script pauses, longer each time and differently on
-//! each machine. After the last round it asks for a new script: another release may be current by then, and other peers
-//! may be there.
+//! In the first round a busy peer says so at once, and the next one is asked. In the second a busy peer keeps the client
+//! waiting for its turn (`?wait=`), and after it the script asks for a new one: in a crowd, many of those that were served
+//! meanwhile serve by then themselves. Where nobody has one, further rounds follow, with pauses between them that grow and
+//! differ between machines, and then the same question: another release may be current by then.
 
 use std::fmt::Write as _;
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -18,6 +18,9 @@ use pxe::http::{LONGEST_WAIT, NO_PROGRESS};
 pub(crate) const MAX_SCRIPT_PEERS: usize = 5;
 /// Rounds over all peers. The pauses after them are 0, 1, 2, 4 and 8 s and as much again at most.
 const ROUNDS: u32 = 5;
+/// The first round in which peers are waited for. A new script is asked for after it, by a loader that knows `--timeout`; an older
+/// one goes on to its own round.
+const WAITING_ROUND: u32 = 1;
 /// The round that does without `--timeout`: iPXE of before 2013 does not know it. Without it a peer that dies in the middle
 /// of a file is waited for until somebody resets the machine.
 const PLAIN_ROUND: u32 = 2;
@@ -53,9 +56,7 @@ impl Script<'_> {
         for round in 0..ROUNDS {
             self.round(&mut text, round, &peers);
         }
-        for peer in &peers {
-            let _ = writeln!(text, "chain --replace ${{opts}} http://{peer}/boot.ipxe ||");
-        }
+        ask_anew(&mut text, &peers);
         let _ = writeln!(text, "goto r{}p0", ROUNDS - 1);
         let wait = LONGEST_WAIT.as_secs();
         let _ = writeln!(text, ":load\nimgfree");
@@ -81,7 +82,7 @@ impl Script<'_> {
             PLAIN_ROUND => writeln!(text, "set opts --name=kernel"),
             _ => writeln!(text, "set opts --timeout={}", NO_PROGRESS.as_millis()),
         };
-        if round == 1 {
+        if round == WAITING_ROUND {
             let _ = writeln!(text, "set ask ?wait={}", LONGEST_WAIT.as_secs());
         }
         for (n, peer) in peers.iter().enumerate() {
@@ -94,6 +95,9 @@ impl Script<'_> {
         if let Some(least) = round.checked_sub(1) {
             let pause = pause(1 << least, self.client, round);
             let _ = writeln!(text, "echo No peer answered, trying again in {pause} s\nsleep {pause}");
+        }
+        if round == WAITING_ROUND {
+            ask_anew(text, peers);
         }
     }
 
@@ -121,6 +125,13 @@ impl Script<'_> {
             let _ = write!(line, " bootfabric.swarm-port={}", self.swarm_port);
         }
         line
+    }
+}
+
+/// Asks each peer in turn for a new script.
+fn ask_anew(text: &mut String, peers: &[&SocketAddrV4]) {
+    for peer in peers {
+        let _ = writeln!(text, "chain --replace ${{opts}} http://{peer}/boot.ipxe ||");
     }
 }
 
@@ -178,8 +189,8 @@ mod tests {
         tried: Vec<String>,
         /// Pauses, and after how many loads.
         pauses: Vec<(usize, u32)>,
-        /// Scripts asked for.
-        chained: Vec<String>,
+        /// Scripts asked for, and after how many loads.
+        chained: Vec<(usize, String)>,
     }
 
     /// Runs the script's jumps and settings with every load failing, for `loads` loads.
@@ -205,7 +216,7 @@ mod tests {
                 ("clear", name) => drop(set.remove(name)),
                 ("goto", target) => at = label(target),
                 ("sleep", seconds) => run.pauses.push((run.tried.len(), seconds.parse().unwrap())),
-                ("chain", rest) => run.chained.push(expand(rest)),
+                ("chain", rest) => run.chained.push((run.tried.len(), expand(rest))),
                 ("kernel", rest) => {
                     // iPXE splits before it expands, so a word stays one word; `ask` is part of a word.
                     assert!(set["opts"].split(' ').count() == 1 && !set["opts"].is_empty(), "{set:?}");
@@ -251,10 +262,10 @@ mod tests {
         for (length, least) in lengths.iter().zip([1, 2, 4, 8, 8]) {
             assert!((least..=2 * least).contains(length), "{lengths:?}");
         }
-        let again: Vec<_> = (1..=2)
-            .map(|n| format!("--replace --timeout=40000 http://10.77.0.{n}:80/boot.ipxe ||"))
-            .collect();
-        assert_eq!(ran.chained[..2], again, "a newer release is found");
+        let again = |n| format!("--replace --timeout=40000 http://10.77.0.{n}:80/boot.ipxe ||");
+        // After the round in which peers are waited for, where others may serve by now, and after the last.
+        let asked = [(4, again(1)), (4, again(2)), (10, again(1)), (10, again(2))];
+        assert_eq!(ran.chained[..4], asked, "a newer release and newer peers are found");
         let pauses: std::collections::BTreeSet<_> =
             (0..100).map(|client| pause(8, [10, 77, 0, client].into(), 4)).collect();
         assert_eq!(pauses.into_iter().collect::<Vec<_>>(), (8..=16).collect::<Vec<_>>());

@@ -159,7 +159,8 @@ impl Downloads {
         let busy = FileError::Busy { retry_after: self.retry_after };
         let (id, place) = {
             let mut state = shared.lock();
-            let turn = state.turn(ask, Instant::now());
+            // The runtime's clock, which is virtual in the simulation.
+            let turn = state.turn(ask, tokio::time::Instant::now().into_std());
             let places = if ask.agent == Agent::Firmware { shared.max * 2 } else { shared.max };
             if state.in_use < places && state.waiting.first().is_none_or(|first| turn < first.turn) {
                 state.in_use += 1;
@@ -202,6 +203,9 @@ impl Drop for Leaves<'_> {
         drop(gone);
     }
 }
+
+#[cfg(test)]
+mod turning;
 
 #[cfg(test)]
 mod tests {

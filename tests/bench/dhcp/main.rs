@@ -12,6 +12,7 @@
 //! | `shared` | the same with the server on a processor where something of higher priority leaves it a tenth: perfdhcp is far from its limit there |
 //! | `latency` | mean time to OFFER and ACK at 500 exchanges per second |
 //! | `five` | five nodes at half of the rate that one reached: OFFERs per DISCOVER, addresses given twice, lost exchanges |
+//! | `killed` | five nodes in a storm; the one that has just offered is killed: how often each client has to ask again |
 
 #![allow(
     clippy::unwrap_used,
@@ -26,9 +27,11 @@ mod load;
 mod measure;
 mod reflect;
 mod servers;
+mod storm;
 
 use load::{Run, Tally, perfdhcp};
 use servers::{Field, Server};
+use storm::storm;
 
 /// Exchanges per second tried, in turn, until one loses 1 % or more.
 const LADDER: [u32; 16] =
@@ -75,6 +78,9 @@ fn main() {
             println!("latency    {:<10} {run}", server.name());
         }
     }
+    if wanted("killed") {
+        killed();
+    }
     if wanted("five") {
         five(ours.unwrap_or(1000) / 2);
     }
@@ -110,4 +116,21 @@ fn five(rate: u32) {
     let tally = Tally::of(&capture, run.sent());
     println!("five       5 nodes    {rate} per second: {run}; {tally}");
     drop(nodes);
+}
+
+/// Slow enough that no processor is the limit.
+const STORM_RATE: u32 = 500;
+const STORM_CLIENTS: usize = 3000;
+/// Storms, each with nodes of its own.
+const STORMS: u32 = 3;
+
+fn killed() {
+    for _ in 0..STORMS {
+        let field = Field::new();
+        let nodes = field.start_nodes(5);
+        let told = storm(&field.client, STORM_CLIENTS, STORM_RATE, STORM_CLIENTS / 3, |server| {
+            nodes[usize::from(server.octets()[3]) - 1].kill();
+        });
+        println!("killed     5 nodes    {STORM_RATE} per second: {told}");
+    }
 }

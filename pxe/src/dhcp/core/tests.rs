@@ -2,6 +2,7 @@
 
 mod bench;
 mod configure;
+mod damaged;
 mod hostile;
 mod interop;
 mod members;

@@ -162,19 +162,25 @@ proptest! {
     }
 }
 
-/// `make soak`.
-mod soak {
-    use super::*;
+/// Runs of `make soak`.
+const SOAK: u32 = 1_000_000;
 
-    proptest! {
-        #![proptest_config(ProptestConfig { cases: 1_000_000, ..ProptestConfig::default() })]
-
-        #[test]
-        #[ignore = "takes the better part of an hour"]
-        fn whatever_breaks_a_million_times(
-            seed: u64, faults in proptest::collection::vec((any_fault(3, 10), 0_u64..8000), 1..25),
-        ) {
-            survive(World::with_pool(seed, 3, 10, 12), 3, faults)?;
+/// On all processors; what fails prints itself.
+#[test]
+#[ignore = "soak: about 9 ms of a processor each, hours in all"]
+fn soak_whatever_breaks_a_million_times() {
+    let threads = u32::try_from(std::thread::available_parallelism().map_or(1, usize::from)).unwrap();
+    let config = ProptestConfig { cases: SOAK.div_ceil(threads), ..ProptestConfig::default() };
+    let faults = proptest::collection::vec((any_fault(3, 10), 0_u64..8000), 1..25);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                let mut runner = proptest::test_runner::TestRunner::new(config.clone());
+                let ran = runner.run(&(any::<u64>(), &faults), |(seed, faults)| {
+                    survive(World::with_pool(seed, 3, 10, 12), 3, faults)
+                });
+                ran.unwrap_or_else(|error| panic!("{error}"));
+            });
         }
-    }
+    });
 }
