@@ -18,7 +18,9 @@ fn cells(count: u32) -> Arc<Grid> {
 
 fn has(core: &mut Core, number: u8, grid: &Grid, held: &[u32]) {
     let mut have = Bitfield::empty(grid.chunks());
-    held.iter().for_each(|&cell| drop(have.insert(cell)));
+    for &cell in held {
+        have.insert(cell);
+    }
     core.message(Time(0), peer(number), &Message::Bitfield { blob: grid.blob(), have });
 }
 
