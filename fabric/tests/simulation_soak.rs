@@ -41,16 +41,15 @@ fn ten_thousand_nodes() {
     all_done_within(&crowd(10_000).run(), 1.20);
 }
 
-/// Ports without queues: with those measured, 1.24 copies come into a rack, because claims cross each other.
 #[test]
 #[ignore = "a minute of work, twice"]
 fn twenty_five_racks_of_forty_replay() {
-    let scenario = Scenario { degree: 56, queue: 0, ..crowd(999) }.in_racks(25, 4);
+    let scenario = Scenario { degree: 56, ..crowd(999) }.in_racks(25, 4);
     let outcome = scenario.run();
-    all_done_within(&outcome, 1.40);
+    all_done_within(&outcome, 1.22);
     let imports = outcome.imports();
     // Headers included.
     let (most, mean) = (imports.iter().copied().fold(0.0, f64::max), imports.iter().sum::<f64>() / 25.0);
-    assert!(mean <= 1.1 && most <= 1.12, "{mean:.3} copies came into a rack on average, {most:.3} at most");
+    assert!(mean <= 1.1 && most <= 1.1, "{mean:.3} copies came into a rack on average, {most:.3} at most");
     assert_eq!(scenario.run(), outcome, "the seed did not replay");
 }

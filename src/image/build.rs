@@ -4,6 +4,7 @@
 //! of the root. Nothing in the store changes until the image is whole; a build that fails leaves blobs at worst.
 
 use std::path::{Path, PathBuf};
+use std::thread;
 
 use fabric::content::BlobRef;
 use fabric::id::ObjectId;
@@ -166,11 +167,20 @@ pub fn build(
         disk: request.disk,
         shell: request.shell,
     };
-    let first_stage = first_stage::build(&recipe, progress)?;
+    let planned = first_stage::plan(&recipe, progress)?;
     let add_modules = request.root_modules == RootModules::Add && !root.has_modules(&kernel.version);
     let scratch = Scratch::new(store)?;
     let squashfs = scratch.0.join("root.squashfs");
-    let content = root.pack(add_modules.then_some(&kernel), &squashfs, progress)?;
+    let (content, first_stage) = thread::scope(|scope| {
+        let first_stage = scope.spawn(|| planned.compress());
+        let content = root.pack(add_modules.then_some(&kernel), &squashfs, progress);
+        progress.begin(Step::FirstStage, None);
+        let first_stage = first_stage.join();
+        progress.end();
+        (content, first_stage)
+    });
+    let content = content?;
+    let first_stage = first_stage.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
 
     let blobs = add_blobs(store, &kernel, &first_stage, &squashfs, loaders, progress)?;
     scratch.remove()?;

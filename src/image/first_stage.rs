@@ -38,9 +38,6 @@ use crate::stage::disk::LOADER;
 /// zstd's level. The first stage is made once and fetched by every machine.
 const LEVEL: i32 = 19;
 
-/// Bytes compressed between two reports of progress.
-const PIECE: usize = 1 << 18;
-
 /// The set of modules for disks.
 const STORAGE: &str = "storage";
 
@@ -149,8 +146,17 @@ pub(super) struct FirstStage {
     pub(super) compression: &'static str,
 }
 
-/// Makes the first stage of `recipe`.
-pub(super) fn build(recipe: &Recipe<'_>, progress: &dyn Progress) -> Result<FirstStage, FirstStageError> {
+/// A first stage with all its parts, before compression.
+pub(super) struct Planned {
+    plain: Vec<u8>,
+    zstd: bool,
+    parts: Vec<Part>,
+    absent: Vec<Absent>,
+    firmware: FirmwareReport,
+}
+
+/// Collects the first stage of `recipe`: what can be wrong with it comes out here.
+pub(super) fn plan(recipe: &Recipe<'_>, progress: &dyn Progress) -> Result<Planned, FirstStageError> {
     progress.begin(Step::Kernel, None);
     let mut layout = Layout::default();
     layout.base(recipe)?;
@@ -183,11 +189,21 @@ pub(super) fn build(recipe: &Recipe<'_>, progress: &dyn Progress) -> Result<Firs
             Ok(archive.file("bin/busybox", 0o755, busybox)?)
         })?;
     }
+    let mut plain = Vec::new();
+    layout.archive.write(&mut plain).map_err(FirstStageError::Compress)?;
     progress.end();
     let zstd = recipe.kernel.unpacks_zstd != Some(false);
-    let bytes = compress(&layout.archive, zstd, progress)?;
-    let compression = if zstd { "zstd" } else { "gzip" };
-    Ok(FirstStage { bytes, parts: layout.parts, absent: selection.absent, firmware, compression })
+    Ok(Planned { plain, zstd, parts: layout.parts, absent: selection.absent, firmware })
+}
+
+impl Planned {
+    /// Compresses it. One processor does this, and can while others pack the root.
+    pub(super) fn compress(self) -> Result<FirstStage, FirstStageError> {
+        let bytes = if self.zstd { compress_zstd(&self.plain) } else { compress_gzip(&self.plain) }?;
+        let compression = if self.zstd { "zstd" } else { "gzip" };
+        let Self { parts, absent, firmware, .. } = self;
+        Ok(FirstStage { bytes, parts, absent, firmware, compression })
+    }
 }
 
 /// The archive with a note of what each part took.
@@ -314,23 +330,11 @@ fn lines(names: &[String]) -> Vec<u8> {
     names.iter().flat_map(|name| [name.as_str(), "\n"]).collect::<String>().into_bytes()
 }
 
-fn compress(archive: &Archive, zstd: bool, progress: &dyn Progress) -> Result<Vec<u8>, FirstStageError> {
-    let mut plain = Vec::new();
-    archive.write(&mut plain).map_err(FirstStageError::Compress)?;
-    progress.begin(Step::FirstStage, Some(plain.len() as u64));
-    let packed = if zstd { compress_zstd(&plain, progress) } else { compress_gzip(&plain) };
-    progress.end();
-    packed
-}
-
-fn compress_zstd(plain: &[u8], progress: &dyn Progress) -> Result<Vec<u8>, FirstStageError> {
+fn compress_zstd(plain: &[u8]) -> Result<Vec<u8>, FirstStageError> {
     let compress = || {
         let mut encoder = zstd::Encoder::new(Vec::new(), LEVEL)?;
         encoder.set_pledged_src_size(Some(plain.len() as u64))?;
-        for piece in plain.chunks(PIECE) {
-            encoder.write_all(piece)?;
-            progress.advance(piece.len() as u64);
-        }
+        encoder.write_all(plain)?;
         encoder.finish()
     };
     compress().map_err(FirstStageError::Compress)

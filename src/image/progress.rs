@@ -21,10 +21,10 @@ pub enum Step {
     Survey,
     /// Unpacking the kernel and choosing its modules.
     Kernel,
-    /// Compressing the initramfs.
-    FirstStage,
     /// Packing the root into a squashfs.
     Root,
+    /// Compressing the initramfs, as far as that was not done meanwhile.
+    FirstStage,
     /// Cutting the blobs into chunks and storing them.
     Store,
     /// Writing a file for other tools.
