@@ -91,7 +91,11 @@ impl Assets {
         Ok(path)
     }
 
-    fn kernel(&self) -> anyhow::Result<PathBuf> {
+    /// The kernel of lab images: a directory laid out like `/`.
+    ///
+    /// # Errors
+    /// If it is missing: the message says how to make it.
+    pub fn kernel(&self) -> anyhow::Result<PathBuf> {
         let path = self.directory.join("kernel/current");
         ensure!(path.is_dir(), "{} is missing: `make assets` makes it", path.display());
         Ok(path)

@@ -34,9 +34,9 @@ pub(crate) struct Crowd {
 
 /// What one run gave. Times are divided by the time one link needs for one copy.
 #[derive(Debug)]
-struct Run {
+pub(crate) struct Run {
     /// Last of all, or of the first half where there are two.
-    last: f64,
+    pub(crate) last: f64,
     /// Last of the late half, from its own start.
     late: Option<f64>,
     /// Bytes that left the seeder's interface, divided by the size.
@@ -77,7 +77,8 @@ struct Node {
     memory: f64,
 }
 
-fn run(crowd: &Crowd) -> Run {
+/// Runs it once.
+pub(crate) fn run(crowd: &Crowd) -> Run {
     let lab = Lab::new("bench").expect("the lab needs root");
     let switch = lab.switch("sw0").unwrap();
     let files = tempfile::tempdir().unwrap();

@@ -2,14 +2,15 @@
 //!
 //! `cargo bench --bench swarm` runs all; words after `--` run the scenarios whose names contain one of them. `RUNS` says
 //! how often each (default 3; medians are printed), `PROGRAM` names another program than this build's, `KEEP` a directory for
-//! logs and events. Needs root, and nginx, curl and b3sum for `pair`. Figures of one run
-//! may be compared, those of two may not.
+//! logs and events. Needs root; nginx, curl and b3sum for `pair`; `make assets` for `stages-8`. Figures of one run may be
+//! compared, those of two may not.
 //!
 //! | scenario | what |
 //! |---|---|
 //! | `crowd-1`, `crowd-16`, `crowd-32` | one seeder, so many fetchers that start at once, links shaped at both ends |
 //! | `late-16` | the second half starts when the first is at half |
 //! | `kill-16` | the seeder is killed when it says that every chunk has left it |
+//! | `stages-8` | eight first stages' agents start at once, boot blobs and root, against eight fetchers of as many bytes |
 //! | `tls` | runs over plain HTTP and over TLS, as a private fabric moves them |
 //! | `pair` | one seeder and one fetcher on loopback, unshaped, against nginx + curl + b3sum |
 
@@ -23,6 +24,7 @@
 mod crowd;
 mod measure;
 mod pair;
+mod stages;
 mod wire;
 
 use crowd::{Crowd, When};
@@ -44,6 +46,9 @@ fn main() {
     ];
     for (name, crowd) in crowds.into_iter().filter(|(name, _)| wanted(name)) {
         crowd::report(name, &crowd, runs);
+    }
+    if wanted("stages-8") {
+        stages::report("stages-8", 8, 50 * MBIT, 64 * MIB, runs);
     }
     if wanted("tls") {
         wire::report(1024 * MIB, runs);
