@@ -2,54 +2,37 @@
 
 #![expect(clippy::unwrap_used, reason = "a step that fails is a test that fails")]
 
+mod parts;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-const KERNEL: &str = "6.1.0-1-amd64";
+use parts::{KERNEL, run};
 
 /// A fabric with the image `test`, made of a small tree with one of everything.
 struct Bench {
     dir: tempfile::TempDir,
 }
 
-fn run(command: &mut Command) -> Output {
-    let output = command.output().unwrap();
-    assert!(output.status.success(), "{command:?}: {output:?}");
-    output
-}
-
 impl Bench {
     fn new() -> Self {
         let bench = Self { dir: tempfile::tempdir().unwrap() };
-        let file = |path: &str, content: &[u8]| {
-            let path = bench.path(path);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, content).unwrap();
-        };
-        // Passes for a kernel: boot flag, magic, and where the version is (Linux, Documentation/arch/x86/boot.rst).
-        let mut kernel = vec![0; 0x400];
-        kernel[0x1fe..0x200].copy_from_slice(&[0x55, 0xaa]);
-        kernel[0x202..0x206].copy_from_slice(b"HdrS");
-        kernel[0x20e..0x210].copy_from_slice(&[0, 1]);
-        kernel[0x236] = 1;
-        kernel[0x300..0x300 + KERNEL.len()].copy_from_slice(KERNEL.as_bytes());
-        file(&format!("kernel/boot/vmlinuz-{KERNEL}"), &kernel);
-        let modules = format!("kernel/lib/modules/{KERNEL}");
-        file(&format!("{modules}/modules.dep"), b"kernel/virtio_net.ko:\n");
-        file(&format!("{modules}/kernel/virtio_net.ko"), b"virtio_net");
-        let builtin = b"kernel/loop.ko\nkernel/squashfs.ko\nkernel/overlay.ko\n";
-        file(&format!("{modules}/modules.builtin"), builtin);
-        file("loader", b"loader");
+        parts::make(bench.dir.path());
         for dir in ["dev", "proc", "run", "sys", "tmp", "etc", "srv/deep/er"] {
             fs::create_dir_all(bench.path("root").join(dir)).unwrap();
         }
-        file("root/bin/busybox", &fs::read("/bin/busybox").unwrap());
-        file("root/sbin/init", b"#!/bin/sh\n");
-        file("root/etc/one", b"one");
-        file("root/srv/deep/er/file", b"file");
+        let file = |path: &str, content: &[u8]| {
+            let path = bench.path("root").join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, content).unwrap();
+        };
+        file("bin/busybox", &fs::read("/bin/busybox").unwrap());
+        file("sbin/init", b"#!/bin/sh\n");
+        file("etc/one", b"one");
+        file("srv/deep/er/file", b"file");
         bench.special();
         run(&mut bench.bootfabric(&["init"]));
         let mut build = bench.bootfabric(&["image", "build", "--name", "test", "--version", "1"]);

@@ -2,15 +2,16 @@
 
 #![expect(clippy::unwrap_used, reason = "a step that fails is a test that fails")]
 
+mod parts;
+
 use std::fs;
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use netlab::wait_until;
-
-const KERNEL: &str = "6.1.0-1-amd64";
+use parts::run;
 
 /// `user` and `pass word`, by the registry's only kind of hash.
 const PASSWORDS: &str = "user:$2b$04$DTHJlzVdltkPB3OHN0QxPeDxE9efSZTSY8Shd269RNI5Gc.43e33y\n";
@@ -22,34 +23,10 @@ struct Bench {
     dir: tempfile::TempDir,
 }
 
-fn run(command: &mut Command) -> Output {
-    let output = command.output().unwrap();
-    assert!(output.status.success(), "{command:?}: {output:?}");
-    output
-}
-
 impl Bench {
     fn new() -> Self {
         let bench = Self { dir: tempfile::tempdir().unwrap() };
-        let file = |path: &str, content: &[u8]| {
-            let path = bench.path(path);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, content).unwrap();
-        };
-        // Passes for a kernel: boot flag, magic, and where the version is (Linux, Documentation/arch/x86/boot.rst).
-        let mut kernel = vec![0; 0x400];
-        kernel[0x1fe..0x200].copy_from_slice(&[0x55, 0xaa]);
-        kernel[0x202..0x206].copy_from_slice(b"HdrS");
-        kernel[0x20e..0x210].copy_from_slice(&[0, 1]);
-        kernel[0x236] = 1;
-        kernel[0x300..0x300 + KERNEL.len()].copy_from_slice(KERNEL.as_bytes());
-        file(&format!("kernel/boot/vmlinuz-{KERNEL}"), &kernel);
-        let modules = format!("kernel/lib/modules/{KERNEL}");
-        file(&format!("{modules}/modules.dep"), b"kernel/virtio_net.ko:\n");
-        file(&format!("{modules}/kernel/virtio_net.ko"), b"virtio_net");
-        let builtin = b"kernel/loop.ko\nkernel/squashfs.ko\nkernel/overlay.ko\n";
-        file(&format!("{modules}/modules.builtin"), builtin);
-        file("loader", b"loader");
+        parts::make(bench.dir.path());
         run(&mut bench.bootfabric(&["init"]));
         bench
     }

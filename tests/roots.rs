@@ -218,6 +218,43 @@ fn kexec_goes_straight_into_the_newest_release() -> anyhow::Result<()> {
     bench.sound(&machine)
 }
 
+/// Debian 13 with its own kernel, from nothing but a recipe.
+#[test]
+#[ignore = "soak: installs a Debian and boots it, several minutes"]
+fn debian_13_from_a_recipe_runs_with_no_failed_unit() -> anyhow::Result<()> {
+    const RECIPE: &str = r#"
+name = "trixie"
+version = "1"
+suite = "trixie"
+mirror = ["http://deb.debian.org/debian"]
+packages = ["systemd-sysv", "udev", "dbus", "iproute2", "kmod", "login", "openssh-server"]
+kernel = "linux-image-cloud-amd64"
+
+[[files]]
+path = "/etc/ssh/sshd_config.d/lab.conf"
+content = "PermitRootLogin yes\nPermitEmptyPasswords yes\nUseDNS no\n"
+"#;
+    let program = Path::new(env!("CARGO_BIN_EXE_bootfabric"));
+    let Some(cluster) = Cluster::in_test(program, "trixie", RootKind::DebianSsh, Boot::Bios)? else {
+        return Ok(());
+    };
+    let (home, recipe) = (cluster.make_home("origin")?, cluster.lab().directory().join("trixie.toml"));
+    std::fs::write(&recipe, RECIPE)?;
+    let mut build = std::process::Command::new(program);
+    build.args(["image", "build"]).arg(&recipe).arg("--fabric").arg(&home);
+    let built = build.args(["--modules", "virtio", "--cmdline", &Assets::kernel_line("")]).output()?;
+    ensure!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+    let origin = cluster.start_host("origin", home, &[])?;
+    let bench = Bench { cluster, origin };
+    let machine = bench.power_on("a")?;
+    machine.booted(bench.cluster.root())?;
+    bench.sound(&machine)?;
+    let version = bench.ssh(&machine, "cat /etc/debian_version; uname -r")?;
+    bench.say(&version.replace('\n', ", kernel "));
+    ensure!(version.starts_with("13"), "{version}");
+    Ok(())
+}
+
 /// Whatever is done to it: a reboot brings back the root of the release.
 #[test]
 fn a_reboot_after_damage_brings_the_root_back() -> anyhow::Result<()> {
