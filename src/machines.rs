@@ -15,6 +15,7 @@ use std::time::Duration;
 use fabric::trust::Settings;
 use pxe::dhcp::config::{ClientMatch, LeaseTimes, MachineId, Reservation};
 use pxe::dhcp::loader::LoaderTable;
+use pxe::dhcp::packet::code;
 use pxe::dhcp::{ClientKey, Config, Network, Subnet};
 
 /// Something in the file that cannot be meant.
@@ -140,8 +141,26 @@ impl Machines {
 
     /// The prefix length of the subnet that holds `address`, the link's if none does.
     pub(crate) fn prefix_of(&self, address: Ipv4Addr) -> u8 {
-        let subnet = self.relayed.iter().find(|subnet| subnet.network.contains(address));
-        subnet.unwrap_or(&self.link).network.prefix()
+        self.subnet_of(address).unwrap_or(&self.link).network.prefix()
+    }
+
+    /// The router that DHCP names first to the machine at `address`, which may be a node with a name: what is said to
+    /// it alone, else what is said to its subnet. `None` if nothing is, or the subnet is unknown.
+    pub(crate) fn gateway_of(&self, address: Ipv4Addr, name: Option<&str>) -> Option<Ipv4Addr> {
+        let subnet = self.subnet_of(address)?;
+        let of_node =
+            self.reservations.iter().filter(|known| name.is_some() && known.name.as_deref() == name);
+        let own = of_node.filter_map(|known| known.told.options.get(&code::ROUTER)).next();
+        let said = own.or_else(|| subnet.options.get(&code::ROUTER));
+        let first = |option: &Vec<u8>| option.first_chunk::<4>().map(|octets| Ipv4Addr::from(*octets));
+        match (own, subnet.routers.first()) {
+            (None, Some(router)) => Some(*router),
+            _ => said.and_then(first),
+        }
+    }
+
+    fn subnet_of(&self, address: Ipv4Addr) -> Option<&Subnet> {
+        std::iter::once(&self.link).chain(&self.relayed).find(|subnet| subnet.network.contains(address))
     }
 
     /// Whether machines differ in their kernel arguments.

@@ -40,6 +40,27 @@ fn the_documented_example_means_what_is_said_of_it() {
     assert_eq!(reservation.told.loaders.get(http), Some(&Loader::Http("uki.efi".into())));
     assert_eq!(machines.prefix_of([10, 88, 0, 9].into()), 24);
     assert_eq!(machines.prefix_of([192, 0, 2, 1].into()), 22);
+    assert_eq!(machines.gateway_of([10, 88, 0, 9].into(), None), Some([10, 88, 0, 1].into()));
+    assert_eq!(machines.gateway_of([10, 77, 0, 10].into(), Some("n1")), Some([10, 77, 0, 1].into()));
+    assert_eq!(machines.gateway_of([192, 0, 2, 1].into(), None), None);
+}
+
+#[test]
+fn the_router_is_the_one_that_dhcp_names() {
+    let machines = read(
+        "all.options.router = '10.77.0.3'\n\
+         [subnet.'10.88.0.0/24']\npools = '10.88.0.10-10.88.0.99'\nrouters = ['10.88.0.1', '10.88.0.2']\n\
+         [group.a]\noptions.routers = ['10.88.0.4', '10.88.0.5']\n\
+         [node.n1]\nmac = '52:54:00:00:00:01'\ngroup = 'a'\n\
+         [node.n2]\nmac = '52:54:00:00:00:02'\noptions.3 = '10.88.0.6'\n",
+    );
+    let gateway = |address: [u8; 4], name| machines.gateway_of(address.into(), name).map(|ip| ip.octets()[3]);
+    assert_eq!(gateway([10, 77, 0, 9], None), Some(3));
+    assert_eq!(gateway([10, 88, 0, 9], None), Some(1));
+    assert_eq!(gateway([10, 88, 0, 9], Some("n1")), Some(4));
+    assert_eq!(gateway([10, 88, 0, 9], Some("n2")), Some(6));
+    let bare = Machines::none(&settings()).unwrap();
+    assert_eq!(bare.gateway_of([10, 77, 0, 9].into(), None), None);
 }
 
 #[test]

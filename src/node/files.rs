@@ -94,6 +94,7 @@ impl NodeFiles {
             name: machine.as_deref(),
             client,
             prefix: machines.prefix_of(client),
+            gateway: machines.gateway_of(client, machine.as_deref()),
             peers,
             swarm_port: settings.swarm_port,
         }

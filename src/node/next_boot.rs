@@ -130,7 +130,7 @@ impl Join {
         let (kernel, first_stage) = fetched
             .await
             .with_context(|| format!("no node gives the kernel within {} s", BLOBS_PATIENCE.as_secs()))??;
-        let line = next_line(&booted, &running.release.cmdline, &self.fresh_line(id, &release)?);
+        let line = next_line(&booted, &running.release.cmdline, &self.fresh_line(id, &release, &booted)?);
         ensure!(line.len() <= MAX_LINE, "the kernel line would be {} characters long", line.len());
         let held = |blob: &fabric::store::Blob| HeldFile { blob: blob.id(), path: blob.path().to_owned() };
         Ok(NextBoot {
@@ -173,8 +173,9 @@ impl Join {
         Ok(release)
     }
 
-    /// The kernel line that a boot script would have for this machine.
-    fn fresh_line(&self, id: ObjectId, release: &Release) -> anyhow::Result<String> {
+    /// The kernel line that a boot script would have for this machine. Of the line `booted` it keeps the router, which may have
+    /// come with the lease of a site's server.
+    fn fresh_line(&self, id: ObjectId, release: &Release, booted: &str) -> anyhow::Result<String> {
         let config = self.view.config();
         let address = config.address.context("this node has no address")?;
         let machines = self.view.machines().context("the fabric's settings are not known yet: try again")?;
@@ -195,10 +196,11 @@ impl Join {
             name,
             client: address.address,
             prefix: machines.prefix_of(address.address),
+            gateway: machines.gateway_of(address.address, name),
             peers,
             swarm_port: settings.swarm_port,
         };
-        Ok(script.kernel_line(&config.mac))
+        Ok(script.kernel_line(&config.mac, &gateway_word(booted)))
     }
 }
 
@@ -227,6 +229,12 @@ fn check_booted(booted: &str) -> anyhow::Result<()> {
 fn fabric_key(word: &str) -> Option<String> {
     let key = word.split('=').next()?;
     key.strip_prefix("bootfabric.").map(|name| name.replace('_', "-"))
+}
+
+/// The word of the line `booted` that names the router; empty if none does. The last of several counts.
+fn gateway_word(booted: &str) -> String {
+    let is_gateway = |word: &String| fabric_key(word).as_deref() == Some("gateway");
+    words(booted).into_iter().rfind(is_gateway).unwrap_or_default()
 }
 
 /// The line after `booted`: `fresh`, and before it the words of a line that no boot script wrote, those of the release that ran and
@@ -261,6 +269,13 @@ mod tests {
         let booted = "initrd=first-stage console=ttyS0 x=1 bootfabric.root=zram bootfabric.release=ab \
                       bootfabric.address=10.77.0.5/24 bootfabric.mac=52:54:00:00:00:01 bootfabric.peers=10.77.0.9\n";
         assert_eq!(next_line(booted, "console=ttyS0 x=1", FRESH), FRESH);
+    }
+
+    #[test]
+    fn the_router_of_the_lease_is_kept() {
+        let booted = "quiet bootfabric.gateway=10.77.0.1 bootfabric.gateway=10.77.0.9 bootfabric.mac=52:54:00:00:00:01\n";
+        assert_eq!(gateway_word(booted), "bootfabric.gateway=10.77.0.9");
+        assert_eq!(gateway_word(FRESH), "");
     }
 
     #[test]

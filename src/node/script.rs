@@ -25,6 +25,9 @@ const WAITING_ROUND: u32 = 1;
 /// of a file is waited for until somebody resets the machine.
 const PLAIN_ROUND: u32 = 2;
 
+/// The setting that holds the word for the router of the loader's own lease; unset if there is none.
+const LEASED_GATEWAY: &str = "${via}";
+
 /// What a script is made from.
 #[derive(Debug, Clone)]
 pub(crate) struct Script<'a> {
@@ -42,6 +45,8 @@ pub(crate) struct Script<'a> {
     pub client: Ipv4Addr,
     /// Length of the subnet prefix.
     pub prefix: u8,
+    /// The router of its network, if the fabric's settings name one; else the lease does, or nobody.
+    pub gateway: Option<Ipv4Addr>,
     /// HTTP services to load from, best first; at most [`MAX_SCRIPT_PEERS`] are used.
     pub peers: Vec<SocketAddrV4>,
     /// Port of the swarm.
@@ -53,6 +58,11 @@ impl Script<'_> {
     pub(crate) fn render(&self) -> String {
         let peers: Vec<_> = self.peers.iter().take(MAX_SCRIPT_PEERS).collect();
         let mut text = format!("#!ipxe\n# bootfabric: {}\n", printable(&self.title));
+        if self.gateway.is_none() {
+            // A site's DHCP server may have named one. `clear` fails where there is nothing to clear.
+            text.push_str("clear via ||\n");
+            text.push_str("isset ${netX/gateway} && set via bootfabric.gateway=${netX/gateway} ||\n");
+        }
         for round in 0..ROUNDS {
             self.round(&mut text, round, &peers);
         }
@@ -64,7 +74,7 @@ impl Script<'_> {
             text,
             // UEFI kernels find their initrd by this name; it must be that of the `initrd` line.
             "kernel ${{opts}} ${{base}}/kernel${{ask}} initrd=first-stage {} || goto ${{next}}",
-            self.kernel_line("${netX/mac}")
+            self.kernel_line("${netX/mac}", LEASED_GATEWAY)
         );
         // Whoever has the kernel from a peer is the next there, and loses little by waiting.
         let _ = writeln!(
@@ -102,7 +112,8 @@ impl Script<'_> {
     }
 
     /// What the kernel and the first stage of the machine with hardware address `mac` are told, the initrd's name apart.
-    pub(crate) fn kernel_line(&self, mac: &str) -> String {
+    /// `leased` is the word that names the router where the settings do not: `bootfabric.gateway=10.77.0.1`, or empty.
+    pub(crate) fn kernel_line(&self, mac: &str, leased: &str) -> String {
         let peers = self.peers.iter().take(MAX_SCRIPT_PEERS);
         let hosts: Vec<_> = peers.map(|peer| peer.ip().to_string()).collect();
         let http_port = self.peers.first().map_or(80, SocketAddrV4::port);
@@ -115,6 +126,13 @@ impl Script<'_> {
             self.prefix,
             hosts.join(",")
         );
+        if !self.more_args.contains("bootfabric.gateway=") {
+            let _ = match self.gateway {
+                Some(gateway) => write!(line, " bootfabric.gateway={gateway}"),
+                None if leased.is_empty() => Ok(()),
+                None => write!(line, " {leased}"),
+            };
+        }
         if let Some(name) = self.name.filter(|_| !self.more_args.contains("bootfabric.name=")) {
             let _ = write!(line, " bootfabric.name={name}");
         }
@@ -168,6 +186,10 @@ mod tests {
     use super::*;
 
     fn script(peers: usize) -> String {
+        make(peers).render()
+    }
+
+    fn make(peers: usize) -> Script<'static> {
         let peers = (1..=peers).map(|n| SocketAddrV4::new([10, 77, 0, u8::try_from(n).unwrap()].into(), 80));
         Script {
             release: ObjectId(Hash::of(b"release")),
@@ -177,10 +199,10 @@ mod tests {
             name: Some("n1"),
             client: [10, 77, 0, 30].into(),
             prefix: 24,
+            gateway: None,
             peers: peers.collect(),
             swarm_port: 7744,
         }
-        .render()
     }
 
     /// What a script does while every load fails.
@@ -275,6 +297,28 @@ mod tests {
     fn a_client_without_a_release_asks_for_ever() {
         let text = wait_script("no release here yet", 2, "http://10.77.0.1:8080");
         assert!(text.contains("chain --replace http://10.77.0.1:8080/boot.ipxe || goto again\n"), "{text}");
+    }
+
+    #[test]
+    fn the_router_is_the_settings_else_the_lease_s_and_an_operator_overrules_both() {
+        let line_of = |script: &Script<'_>| {
+            let text = script.render();
+            let line = text.lines().find(|line| line.starts_with("kernel ")).unwrap().to_owned();
+            (line, text.contains("set via bootfabric.gateway=${netX/gateway} ||\n"))
+        };
+        let mut script = make(1);
+        let (line, asked) = line_of(&script);
+        assert!(asked && line.contains("bootfabric.peers=10.77.0.1 ${via} bootfabric.name=n1"), "{line}");
+        assert!(!script.kernel_line("", "").contains("gateway"));
+        let kept = script.kernel_line("", "bootfabric.gateway=10.77.0.8");
+        assert!(kept.contains(" bootfabric.gateway=10.77.0.8 "), "{kept}");
+
+        script.gateway = Some([10, 77, 0, 9].into());
+        let (line, asked) = line_of(&script);
+        assert!(!asked && line.contains(" bootfabric.gateway=10.77.0.9 ") && !line.contains("via"), "{line}");
+
+        script.more_args = "bootfabric.gateway=0.0.0.0";
+        assert_eq!(line_of(&script).0.matches("gateway").count(), 1);
     }
 
     #[test]

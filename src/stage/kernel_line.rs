@@ -14,7 +14,7 @@ use crate::limits::Limits;
 
 use super::disk::{self, DiskOptions, DiskRoot};
 use super::root::options::{RootOptions, Seed};
-use super::value::{Address, Mac, NodeName, ReleaseId, ValueError};
+use super::value::{Address, Mac, NodeName, ReleaseId, ValueError, gateway};
 
 /// The longest line that is read; x86 kernels pass on at most 2048 bytes, others up to 4096.
 pub(super) const MAX_LINE: usize = 16 * 1024;
@@ -38,6 +38,8 @@ pub(super) struct KernelLine {
     pub(super) release: Option<ReleaseId>,
     /// `bootfabric.address`: this machine's address and prefix.
     pub(super) address: Option<Address>,
+    /// `bootfabric.gateway`: the router of the machine's network.
+    pub(super) gateway: Option<Ipv4Addr>,
     /// `bootfabric.mac`: the interface that loaded the first stage.
     pub(super) mac: Option<Mac>,
     /// `bootfabric.peers`: first peers, best first.
@@ -71,6 +73,7 @@ impl Default for KernelLine {
         Self {
             release: None,
             address: None,
+            gateway: None,
             mac: None,
             peers: Vec::new(),
             swarm_port: SWARM_PORT,
@@ -131,6 +134,7 @@ impl Parsed {
         match name.replace('_', "-").as_str() {
             "release" => line.release = Some(needed(value)?.parse()?),
             "address" => line.address = Some(needed(value)?.parse()?),
+            "gateway" => line.gateway = gateway(needed(value)?)?,
             "mac" => line.mac = Some(needed(value)?.parse()?),
             "peers" => line.peers = peers(needed(value)?)?,
             "swarm-port" => line.swarm_port = port(needed(value)?)?,
@@ -305,6 +309,17 @@ mod tests {
     }
 
     #[test]
+    fn a_router_is_a_machine_or_none() {
+        let read = |value: &str| Parsed::read(&format!("bootfabric.gateway={value}"));
+        assert_eq!(read("10.77.0.1").line.gateway, Some(Ipv4Addr::new(10, 77, 0, 1)));
+        assert_eq!(read("10.77.0.1 bootfabric.gateway=0.0.0.0"), Parsed::default());
+        for value in ["", "10.77.0.1/24", "10.77.0.1,10.77.0.2", "127.0.0.1", "224.0.0.1", "0.0.0.1", "::1"] {
+            let parsed = read(value);
+            assert_eq!((parsed.errors.len(), parsed.line.gateway), (1, None), "{value}");
+        }
+    }
+
+    #[test]
     fn limits_are_read() {
         let parsed = Parsed::read(
             "bootfabric.upload-limit=400mbit bootfabric.max_connections=64 bootfabric.max-downloads=8",
@@ -419,7 +434,7 @@ mod tests {
         }
 
         #[test]
-        fn no_value_is_too_odd(key in "(release|address|mac|peers|name|events|init|hash|http-port|upload-limit|max-downloads)", value in "[ -~]{0,100}") {
+        fn no_value_is_too_odd(key in "(release|address|gateway|mac|peers|name|events|init|hash|http-port|upload-limit|max-downloads)", value in "[ -~]{0,100}") {
             let _ = Parsed::read(&format!("bootfabric.{key}={value}"));
         }
     }

@@ -1,5 +1,6 @@
 //! The phases `link` and `address`: the interface that this machine boots over, up and with its address.
 
+use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use super::boot::Boot;
@@ -30,6 +31,8 @@ enum LinkError {
     NotThatOne { wanted: Mac, present: String },
     #[error("no link on {0}")]
     NoCarrier(String),
+    #[error("bootfabric.gateway is this machine's own address, {0}")]
+    OwnGateway(Ipv4Addr),
     #[error("cannot use {name}")]
     Refused {
         name: String,
@@ -140,7 +143,7 @@ fn describe(error: &LoadError) -> String {
     }
 }
 
-/// Sets the address that the kernel line names, and the host's name.
+/// Sets the address and the router that the kernel line names, and the host's name.
 pub(super) fn address(boot: &mut Boot, _: Duration) -> Result<String, PhaseError> {
     if boot.line.address.is_none() && boot.disks.store {
         return own_address(boot);
@@ -151,10 +154,18 @@ pub(super) fn address(boot: &mut Boot, _: Duration) -> Result<String, PhaseError
         )
     })?;
     let nic = boot.nic()?.clone();
-    netlink::add_address(nic.index, address)
-        .map_err(|source| LinkError::Refused { name: nic.name.clone(), source })?;
+    let refused = |source| LinkError::Refused { name: nic.name.clone(), source };
+    netlink::add_address(nic.index, address).map_err(refused)?;
+    let mut note = address.to_string();
+    if let Some(gateway) = boot.line.gateway {
+        if gateway == address.ip {
+            return Err(LinkError::OwnGateway(gateway).into());
+        }
+        netlink::set_gateway(nic.index, gateway).map_err(refused)?;
+        note.push_str(&format!(" by {gateway}"));
+    }
     let name = set_name(boot, &nic)?;
-    Ok(format!("{address}  {name}"))
+    Ok(format!("{note}  {name}"))
 }
 
 /// Without an address on the kernel line: the agent takes one of the pool.

@@ -64,7 +64,7 @@ pub(super) const PHASES: &[Phase<Boot>] = &[
         name: "address",
         deadline: seconds(5),
         retry: REMOTE,
-        remedy: "check bootfabric.address on the kernel line",
+        remedy: "check bootfabric.address and bootfabric.gateway on the kernel line",
         run: link::address,
     },
     Phase {

@@ -16,6 +16,9 @@ pub enum ValueError {
     /// Not an address with prefix.
     #[error("an IPv4 address of a machine with its prefix length is expected, as in 10.77.0.23/24")]
     Address,
+    /// Not a router's address.
+    #[error("the IPv4 address of a router is expected, as in 10.77.0.1, or 0.0.0.0 for none")]
+    Gateway,
     /// Not a hardware address.
     #[error("an Ethernet address is expected, as in 52:54:00:12:34:56")]
     Mac,
@@ -86,6 +89,20 @@ pub(crate) fn is_hash(text: &str) -> bool {
     text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
+/// Whether a machine can have this address, in whatever network.
+fn is_of_a_machine(ip: Ipv4Addr) -> bool {
+    !(ip.is_loopback() || ip.is_multicast() || ip.is_broadcast() || ip.octets()[0] == 0)
+}
+
+/// Reads the address of a router. `0.0.0.0` is none: some DHCP servers say so.
+pub(super) fn gateway(text: &str) -> Result<Option<Ipv4Addr>, ValueError> {
+    let ip: Ipv4Addr = text.parse().map_err(|_| ValueError::Gateway)?;
+    if ip.is_unspecified() {
+        return Ok(None);
+    }
+    if is_of_a_machine(ip) { Ok(Some(ip)) } else { Err(ValueError::Gateway) }
+}
+
 /// An interface's address: one a machine can have, with the length of its network's prefix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Address {
@@ -119,10 +136,7 @@ impl FromStr for Address {
         let prefix: u8 = prefix.parse().map_err(|_| ValueError::Address)?;
         let address = Self { ip, prefix };
         let odd = !(1..=32).contains(&prefix)
-            || ip.is_loopback()
-            || ip.is_multicast()
-            || ip.is_broadcast()
-            || ip.octets()[0] == 0
+            || !is_of_a_machine(ip)
             || address.is_network()
             || address.broadcast() == Some(ip);
         if odd { Err(ValueError::Address) } else { Ok(address) }
