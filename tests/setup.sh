@@ -42,6 +42,7 @@ ssh                                    openssh-client    looking into machines
 tftp                                   tftp-hpa          a TFTP client to test with
 dhclient                               isc-dhcp-client   a DHCP client to test with
 dhcpcd                                 dhcpcd-base       a DHCP client to test with
+/lib/systemd/systemd-networkd          systemd           a DHCP client to test with
 dnsmasq                                dnsmasq-base      a DHCP and TFTP server to test with
 kea-dhcp4                              kea-dhcp4-server  a DHCP server to test with
 '
