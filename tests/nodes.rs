@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use anyhow::Context;
 use bootfabric::lab::assets::{Assets, RootKind};
 use bootfabric::lab::cluster::{Boot, Cluster, HostNode, Options, STEP_DEADLINE};
 use bootfabric::lab::scenario;
@@ -30,7 +31,8 @@ fn two_nodes(cluster: &Cluster) -> anyhow::Result<(HostNode, HostNode)> {
             node.status().is_ok_and(|status| status.peers.iter().any(|peer| peer.serves_boot))
         };
         (sees(&one) && sees(&two)).then_some(())
-    })?;
+    })
+    .with_context(|| format!("{:?}\n{:?}", one.status(), two.status()))?;
     Ok((one, two))
 }
 
