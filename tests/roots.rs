@@ -229,6 +229,7 @@ suite = "trixie"
 mirror = ["http://deb.debian.org/debian"]
 packages = ["systemd-sysv", "udev", "dbus", "iproute2", "kmod", "login", "openssh-server"]
 kernel = "linux-image-cloud-amd64"
+commands = ["passwd -d root"]
 
 [[files]]
 path = "/etc/ssh/sshd_config.d/lab.conf"
