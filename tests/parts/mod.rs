@@ -7,10 +7,10 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 /// The version of the kernel.
-pub const KERNEL: &str = "6.1.0-1-amd64";
+pub(crate) const KERNEL: &str = "6.1.0-1-amd64";
 
 /// Runs `command`, which must succeed.
-pub fn run(command: &mut Command) -> Output {
+pub(crate) fn run(command: &mut Command) -> Output {
     let output = command.output().unwrap();
     assert!(output.status.success(), "{command:?}: {output:?}");
     output
@@ -23,7 +23,7 @@ fn write(path: &Path, content: &[u8]) {
 }
 
 /// Makes a kernel with one module in the directory `kernel` of `dir`, and a file `loader`.
-pub fn make(dir: &Path) {
+pub(crate) fn make(dir: &Path) {
     let file = |path: &str, content: &[u8]| write(&dir.join(path), content);
     // Passes for a kernel: boot flag, magic, and where the version is (Linux, Documentation/arch/x86/boot.rst).
     let mut kernel = vec![0; 0x400];
