@@ -1,6 +1,7 @@
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::process::Command;
+use std::time::{Duration, SystemTime};
 
 use super::super::progress::Silent;
 use super::super::tar::{END, Kind, NewMember, padding};
@@ -86,6 +87,20 @@ fn the_same_root_gives_the_same_bytes_in_whatever_order_it_was_made() {
     single.set(cpu).unwrap();
     nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(0), &single).unwrap();
     assert_eq!(first, pack(one.path(), &out.path().join("3")).unwrap());
+}
+
+#[test]
+fn a_root_written_in_this_second_is_dated_by_its_newest_file() {
+    let (root, out) = (tree(false), TempDir::new().unwrap());
+    let now = SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs();
+    // As archives round it up.
+    let newest = SystemTime::UNIX_EPOCH + Duration::from_secs(now + 1);
+    fs::File::open(root.path().join("etc")).unwrap().set_modified(newest).unwrap();
+    let (squashfs, unpacked) = (out.path().join("root"), out.path().join("unpacked"));
+    pack(root.path(), &squashfs).unwrap();
+    let status = Command::new("unsquashfs").args(["-q", "-n", "-d"]).arg(&unpacked).arg(&squashfs).status();
+    assert!(status.unwrap().success());
+    assert_eq!(fs::metadata(&unpacked).unwrap().modified().unwrap(), newest);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 use std::process::{ChildStdin, Stdio};
+use std::time::{Duration, SystemTime};
 
 use super::RootError;
 use crate::image::tar::{END, padding};
@@ -84,6 +85,23 @@ impl Write for Stream {
     }
 }
 
+/// How far ahead of the clock the time of a file that was just written can be: archives round up to whole seconds.
+const ROUNDED_UP: Duration = Duration::from_secs(1);
+/// How late the clock that `time(2)` reads may be: two ticks of the slowest kernel.
+const TICKS: Duration = Duration::from_millis(20);
+
+/// Waits until it is no earlier than `newest` if that is about to come: `mksquashfs` dates the root directory of a tar by
+/// the clock, and only what is later than `newest` is dated back to it. With files from further in the future the root
+/// directory has the time it was packed at.
+fn wait_for_clock(newest: u32) {
+    let newest = SystemTime::UNIX_EPOCH + Duration::from_secs(newest.into());
+    if let Ok(ahead) = newest.duration_since(SystemTime::now())
+        && ahead <= ROUNDED_UP
+    {
+        std::thread::sleep(ahead + TICKS);
+    }
+}
+
 /// Makes the squashfs `out` from the members that `write` writes. Nothing in it is dated later than `newest`, which is also
 /// the date of the whole.
 pub(super) fn squashfs(
@@ -94,6 +112,7 @@ pub(super) fn squashfs(
     let mut command = MKSQUASHFS.command()?;
     command.arg("-").arg(out).args(OPTIONS).stdin(Stdio::piped());
     // Options for times do not reach the root directory of a tar; this does.
+    wait_for_clock(newest);
     command.env("SOURCE_DATE_EPOCH", newest.to_string());
     let mut running = MKSQUASHFS.start(command)?;
     let stdin =
