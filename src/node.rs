@@ -50,6 +50,7 @@ mod view;
 use std::net::SocketAddrV4;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use fabric::codec;
@@ -78,6 +79,10 @@ use join::Join;
 use own_files::OwnFiles;
 use services::Sockets;
 use view::View;
+
+/// How long the transfers of a node that another one relieved may go on: a root of a gigabyte at 10 Mbit/s. A client that takes
+/// nothing is given up long before.
+const LAST_TRANSFERS: Duration = Duration::from_secs(15 * 60);
 
 /// How a node ended.
 #[derive(Debug)]
@@ -445,10 +450,6 @@ impl Node {
         self.stop_swarm.cancel();
         self.swarm.stopped().await;
         self.stop_services.cancel();
-        self.drain().await;
-    }
-
-    async fn drain(&mut self) {
         self.join.exchange.shutdown().await;
         if let Some(tftp) = self.tftp.take() {
             tftp.stopped().await;
@@ -479,7 +480,11 @@ impl Node {
         };
         control::bequeath(successor, &legacy, &sockets).await?;
         drop(sockets);
-        self.drain().await;
+        // Somebody serves already: who is slow is not cut.
+        let servers = [self.http.take(), self.bulk.take()].into_iter().flatten();
+        let http = servers.map(|http| http.stopped_within(LAST_TRANSFERS));
+        let tftp = self.tftp.take().map(|tftp| tftp.stopped_within(LAST_TRANSFERS));
+        tokio::join!(futures::future::join_all(http), futures::future::OptionFuture::from(tftp));
         Ok(())
     }
 }

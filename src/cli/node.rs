@@ -41,8 +41,8 @@ error says so; `bootfabric node reboot` does the same through the firmware.")]
     #[command(after_help = "\
 Run the new program: `./bootfabric-new node upgrade`. It takes sockets, identity, leases and store over and serves in the
 node's place until the transfers that were running have ended; then the node's process, which stays the same one for systemd and for a
-terminal, becomes the new program and takes over again. Downloads of other machines go on (for 30 s at
-most, as at any end of a node), nothing is fetched again, and the command ends when all of that is done.
+terminal, becomes the new program and takes over again. Downloads of other machines go on (for
+15 minutes at most), nothing is fetched again, and the command ends when all of that is done.
 
 In a booted machine the new program takes the place of /run/bootfabric/bin/bootfabric; elsewhere it must stay where it is.")]
     Upgrade(UpgradeArgs),

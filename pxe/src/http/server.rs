@@ -4,8 +4,8 @@
 //! owned by the accepting task's tracker. No channels: tasks share counters and the table of connections behind a lock
 //! that is never held across an await.
 //!
-//! Shutdown: when the token is cancelled the listener closes, idle connections close, answers under way are finished
-//! until the drain deadline, and what is left then is cut.
+//! Shutdown: when the token is cancelled the listener closes, idle connections close, and answers under way are finished. What
+//! is left at the end of the drain time is cut.
 
 use std::io;
 use std::net::SocketAddr;
@@ -30,11 +30,15 @@ use crate::files::BootFiles;
 /// Pause after a failed `accept`, so that a lasting cause (no file descriptors left) does not spin.
 const ERROR_PAUSE: Duration = Duration::from_millis(50);
 
-/// A running HTTP service. Dropping it leaves the service running: the token given to [`HttpServer::serve`] ends it.
+/// A running HTTP service. Dropping it leaves the service running: the token given to [`HttpServer::serve`] ends it, and answers
+/// under way go on as long as their clients take them.
 #[derive(Debug)]
 pub struct HttpServer {
     local_addr: SocketAddr,
     counters: Arc<HttpCounters>,
+    drain: Duration,
+    stop: CancellationToken,
+    abort: CancellationToken,
     task: JoinHandle<()>,
 }
 
@@ -63,9 +67,10 @@ impl HttpServer {
             turns: Turns::new(),
             config,
         });
-        let counters = Arc::clone(&shared.counters);
-        let task = tokio::spawn(accept(listener, shared, stop));
-        Ok(Self { local_addr, counters, task })
+        let (counters, drain) = (Arc::clone(&shared.counters), shared.config.drain);
+        let abort = CancellationToken::new();
+        let task = tokio::spawn(accept(listener, shared, stop.clone(), abort.clone()));
+        Ok(Self { local_addr, counters, drain, stop, abort, task })
     }
 
     /// The address connections are accepted on.
@@ -80,11 +85,22 @@ impl HttpServer {
         &self.counters
     }
 
-    /// Waits until the service has stopped and every connection is closed; bounded by the drain deadline once the token
-    /// is cancelled.
+    /// Waits until the service has stopped and every connection is closed; once the token is cancelled, for the configured drain
+    /// time at most.
     pub async fn stopped(self) {
-        // An error means that the runtime is shutting down, which stops the service as well.
-        let _ = self.task.await;
+        let drain = self.drain;
+        self.stopped_within(drain).await;
+    }
+
+    /// As [`Self::stopped`], with `drain` as the drain time: where somebody else serves already, nobody waits for the end of
+    /// long answers.
+    pub async fn stopped_within(mut self, drain: Duration) {
+        self.stop.cancelled().await;
+        // An error of the task means that the runtime is shutting down, which stops the service as well.
+        if tokio::time::timeout(drain, &mut self.task).await.is_err() {
+            self.abort.cancel();
+            let _ = self.task.await;
+        }
     }
 }
 
@@ -129,9 +145,13 @@ impl Drop for Place {
     }
 }
 
-async fn accept(listener: TcpListener, shared: Arc<Shared>, stop: CancellationToken) {
+async fn accept(
+    listener: TcpListener,
+    shared: Arc<Shared>,
+    stop: CancellationToken,
+    abort: CancellationToken,
+) {
     let tracker = TaskTracker::new();
-    let abort = CancellationToken::new();
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -147,10 +167,7 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>, stop: CancellationTo
     }
     drop(listener);
     tracker.close();
-    if tokio::time::timeout(shared.config.drain, tracker.wait()).await.is_err() {
-        abort.cancel();
-        tracker.wait().await;
-    }
+    tracker.wait().await;
 }
 
 fn begin(

@@ -9,7 +9,7 @@
 //! one per transfer ([`super::transfer`]), owned by its tracker and bounded by [`super::TftpConfig`]. Channels: one that
 //! says that the thread has ended. Tasks share the table of transfers behind a lock that is never held across an await.
 //!
-//! Shutdown: when the token is cancelled no request is taken any more, transfers under way go on until the drain deadline,
+//! Shutdown: when the token is cancelled no request is taken any more, transfers under way go on until the end of the drain time,
 //! and what is left then is dropped.
 
 use std::io;
@@ -47,6 +47,9 @@ const READERS: usize = 4;
 pub struct TftpServer {
     local_addr: SocketAddr,
     counters: Arc<TftpCounters>,
+    drain: Duration,
+    stop: CancellationToken,
+    abort: CancellationToken,
     ended: oneshot::Receiver<()>,
 }
 
@@ -65,6 +68,7 @@ impl TftpServer {
         let local_addr = socket.local_addr()?;
         let socket = socket.into_std()?;
         let counters = Arc::new(TftpCounters::default());
+        let (drain, abort) = (config.drain, CancellationToken::new());
         let runtime = Builder::new_current_thread()
             .enable_all()
             .max_blocking_threads(READERS + lockstep::THREADS)
@@ -81,16 +85,17 @@ impl TftpServer {
             config: Arc::new(config),
             counters: Arc::clone(&counters),
             tracker: TaskTracker::new(),
-            abort: CancellationToken::new(),
+            abort: abort.clone(),
             lanes: Arc::new(Semaphore::new(lockstep::THREADS)),
         });
         let (end, ended) = oneshot::channel();
+        let told = stop.clone();
         std::thread::Builder::new().name("tftp".into()).spawn(move || {
-            runtime.block_on(service.run(stop));
+            runtime.block_on(service.run(told));
             // Nobody waits where the server was dropped.
             let _ = end.send(());
         })?;
-        Ok(Self { local_addr, counters, ended })
+        Ok(Self { local_addr, counters, drain, stop, abort, ended })
     }
 
     /// The address requests are received on.
@@ -105,11 +110,21 @@ impl TftpServer {
         &self.counters
     }
 
-    /// Waits until the service has stopped and every transfer is over; bounded by the drain deadline once the token is
-    /// cancelled.
+    /// Waits until the service has stopped and every transfer is over; once the token is cancelled, for the configured drain time
+    /// at most.
     pub async fn stopped(self) {
-        // An error means that the thread is gone already.
-        let _ = self.ended.await;
+        let drain = self.drain;
+        self.stopped_within(drain).await;
+    }
+
+    /// As [`Self::stopped`], with `drain` as the drain time.
+    pub async fn stopped_within(mut self, drain: Duration) {
+        self.stop.cancelled().await;
+        // An error of the channel means that the thread is gone already.
+        if tokio::time::timeout(drain, &mut self.ended).await.is_err() {
+            self.abort.cancel();
+            let _ = self.ended.await;
+        }
     }
 }
 
@@ -141,10 +156,7 @@ impl Service {
             }
         }
         self.tracker.close();
-        if tokio::time::timeout(self.config.drain, self.tracker.wait()).await.is_err() {
-            self.abort.cancel();
-            self.tracker.wait().await;
-        }
+        self.tracker.wait().await;
     }
 
     fn on_datagram(self: &Arc<Self>, datagram: &[u8], arrival: Arrival) {
