@@ -6,6 +6,7 @@
 mod check;
 mod file;
 mod options;
+mod words;
 
 use std::collections::BTreeMap;
 use std::fmt;
