@@ -151,7 +151,7 @@ impl Node {
     async fn assemble(beginning: Beginning, events: Events) -> anyhow::Result<Self> {
         let Beginning { mut config, key, leases, mut sockets, operator, by_hand, takes_over } = beginning;
         let socket = control::socket_path(&config.state);
-        let control = if takes_over { control::bind_fresh(&socket)? } else { control::bind(&socket)? };
+        let control = sockets.control(&socket, takes_over)?;
         let own_files = config.files.as_deref().map(OwnFiles::below).transpose()?;
         let store = open_store(&config, takes_over)?;
         if !config.volatile && !takes_over {
@@ -465,6 +465,7 @@ impl Node {
             Some(dhcp) => dhcp.leases().await.unwrap_or_default(),
             None => std::mem::take(&mut self.leases),
         };
+        self.requests.close();
         self.stop_dhcp.cancel();
         self.stop_services.cancel();
         self.stop_swarm.cancel();

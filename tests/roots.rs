@@ -185,7 +185,8 @@ fn unpacked(bench: &Bench, machine: &MachineNode, mounted: &str) -> anyhow::Resu
     Ok(())
 }
 
-/// The newest release runs next, at the same address, and the machine's firmware and loader have no part in it.
+/// The node goes on as another program; then the newest release runs, at the same address, and the machine's firmware and loader
+/// have no part in it, not even where nothing is left of the root.
 #[test]
 fn kexec_goes_straight_into_the_newest_release() -> anyhow::Result<()> {
     let Some(bench) = Bench::new("kexec", Boot::Bios, &[])? else { return Ok(()) };
@@ -193,6 +194,13 @@ fn kexec_goes_straight_into_the_newest_release() -> anyhow::Result<()> {
     let machine = bench.power_on("a")?;
     let hash = machine.booted(root)?;
     let address = machine.started()?.address;
+    bench.sound(&machine)?;
+    let main = "systemctl show -P MainPID bootfabric";
+    let service = bench.ssh(&machine, main)?;
+    let upgrade = "cp /run/bootfabric/bin/bootfabric /run/new && /run/new node upgrade && rm /run/new";
+    bench.say(&bench.ssh(&machine, upgrade)?);
+    ensure!(bench.ssh(&machine, main)? == service, "the service has another process");
+
     let home = bench.cluster.make_home("next")?;
     bench.cluster.assets().set(root, &home, &["--cmdline", &Assets::kernel_line("lab.release=2")])?;
     let origin = bench.origin.node.address.to_string();
@@ -214,8 +222,13 @@ fn kexec_goes_straight_into_the_newest_release() -> anyhow::Result<()> {
     ensure!(verified.number("generation") == Some(2), "{:?}", verified.value);
     let line = bench.ssh(&machine, "cat /proc/cmdline")?;
     ensure!(line.contains(" lab.release=2 ") && line.contains(&format!("={address}/")), "{line}");
+    bench.sound(&machine)?;
+
+    let events = machine.events().from_now();
+    drop(bench.ssh_command(&machine)?.arg(format!("rm -rf /usr /etc; {kexec} --force")).status());
+    ensure!(machine.booted_in(&events, root)? == hash, "another root");
     ensure!(loaders() == before, "the machine went through its firmware");
-    bench.sound(&machine)
+    Ok(())
 }
 
 /// Debian 13 with its own kernel, from nothing but a recipe.

@@ -14,7 +14,9 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use nix::sys::socket::sockopt::PeerCredentials;
-use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, getsockopt, recvmsg, sendmsg};
+use nix::sys::socket::{
+    Backlog, ControlMessage, ControlMessageOwned, MsgFlags, getsockopt, recvmsg, sendmsg,
+};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
@@ -85,6 +87,8 @@ pub(crate) struct Legacy {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum SocketRole {
+    /// The listening control socket.
+    Control,
     /// The listening socket of the HTTP service.
     Http,
     /// The listening socket of the bulk service for members of a private fabric.
@@ -117,10 +121,10 @@ pub(crate) fn bind(path: &Path) -> anyhow::Result<UnixListener> {
     bind_fresh(path)
 }
 
-/// Binds the control socket at `path` although a predecessor still serves it: new clients come here from now on.
+/// Binds the control socket at `path` although a predecessor may still serve it: new clients come here from now on.
 pub(crate) fn bind_fresh(path: &Path) -> anyhow::Result<UnixListener> {
     use std::os::unix::fs::PermissionsExt;
-    // Bound under another name and moved into place: no moment without a socket that answers.
+    // Bound under another name and moved into place: it never lets everybody in.
     let fresh = path.with_extension("new");
     let _ = std::fs::remove_file(&fresh);
     let listener = UnixListener::bind(&fresh).with_context(|| format!("cannot make {}", fresh.display()))?;
@@ -128,6 +132,15 @@ pub(crate) fn bind_fresh(path: &Path) -> anyhow::Result<UnixListener> {
         .with_context(|| format!("cannot set the mode of {}", fresh.display()))?;
     std::fs::rename(&fresh, path).with_context(|| format!("cannot make {}", path.display()))?;
     Ok(listener)
+}
+
+/// Goes on listening on a predecessor's control socket, whose queue holds the clients that came since it stopped.
+pub(crate) fn adopt(socket: OwnedFd) -> anyhow::Result<UnixListener> {
+    // From the second time on it tells clients which process they talk to (unix(7), SO_PEERCRED).
+    nix::sys::socket::listen(&socket, Backlog::MAXCONN)
+        .map_err(std::io::Error::from)
+        .and_then(|()| UnixListener::from_std(socket.into()))
+        .context("cannot use the control socket of the node before")
 }
 
 /// Serves the socket: requests come out of the channel. A client that talks nonsense or nothing is let go.
@@ -293,6 +306,8 @@ pub(crate) fn socket_path(state: &Path) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsFd;
+
     use super::*;
     use crate::node::config::NodeConfig;
 
@@ -321,6 +336,20 @@ mod tests {
         let (role, socket) = sockets.remove(0);
         assert_eq!(role, SocketRole::Http);
         assert_eq!(std::net::TcpListener::from(socket).local_addr().unwrap(), address);
+    }
+
+    #[tokio::test]
+    async fn who_asks_while_a_node_changes_hands_is_answered_by_the_next() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = socket_path(dir.path());
+        let before = bind(&path).unwrap();
+        let left = before.as_fd().try_clone_to_owned().unwrap();
+        drop(before);
+        let asking = tokio::spawn(async move { ask_line(&path, &Request::Status).await });
+        let mut requests = listen(adopt(left).unwrap());
+        let mut asked = requests.recv().await.unwrap();
+        answer(&mut asked.stream, &"answered").await.unwrap();
+        assert_eq!(asking.await.unwrap().unwrap(), "\"answered\"\n");
     }
 
     #[tokio::test]

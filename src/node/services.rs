@@ -5,6 +5,7 @@
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -15,11 +16,11 @@ use pxe::files::{BootFiles, Service};
 use pxe::http::{HttpConfig, HttpServer, UploadLimit, Wrapper};
 use pxe::service_event::{EventSink, Finished, Outcome, ServiceEvent};
 use pxe::tftp::{TftpConfig, TftpServer};
-use tokio::net::{TcpListener, UdpSocket};
+use tokio::net::{TcpListener, UdpSocket, UnixListener};
 use tokio_util::sync::CancellationToken;
 
 use super::config::{DhcpMode, NodeConfig};
-use super::control::SocketRole;
+use super::control::{self, SocketRole};
 use crate::event::{Event, Events};
 use crate::limits::Limits;
 
@@ -86,6 +87,17 @@ impl Sockets {
         };
         self.keep(role, &socket).context("cannot duplicate a socket")?;
         Ok(socket)
+    }
+
+    /// The control socket at `path`: the predecessor's, or a new one, which replaces that of a predecessor that is gone.
+    pub(crate) fn control(&mut self, path: &Path, takes_over: bool) -> anyhow::Result<UnixListener> {
+        let listener = match self.take(SocketRole::Control) {
+            Some(socket) => control::adopt(socket)?,
+            None if takes_over => control::bind_fresh(path)?,
+            None => control::bind(path)?,
+        };
+        self.keep(SocketRole::Control, &listener).context("cannot duplicate a socket")?;
+        Ok(listener)
     }
 
     /// All sockets, in use or not yet, for the agent after this one.
