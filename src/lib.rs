@@ -35,5 +35,6 @@ mod maintain;
 mod members;
 mod memory;
 pub mod node;
+mod objects;
 pub mod share;
 pub mod stage;

@@ -2,6 +2,9 @@
 
 mod swarm_support;
 
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::{Duration, Instant};
+
 use fabric::id::{Hash, ObjectId};
 use fabric::swarm::{MAX_OBJECT, ObjectError, SwarmEvent};
 use swarm_support::{Node, Spec, nodes_around_one};
@@ -63,5 +66,37 @@ async fn many_fetches_at_once_are_all_answered() {
     });
     for fetch in fetches.collect::<Vec<_>>() {
         assert_eq!(fetch.await.unwrap().unwrap().len(), 100_000);
+    }
+}
+
+#[tokio::test]
+async fn an_object_asked_for_over_a_connection_that_is_given_up_comes_over_the_next() {
+    let listen = (Ipv4Addr::UNSPECIFIED, 0).into();
+    let holder = Node::start(Spec { listen, ..Spec::default() }).await;
+    let at = |host| SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, 0, 0, host)), holder.address().port());
+    // Which end closes first is chance, and only one of the two orders lost a request.
+    for _ in 0..8 {
+        let asker = Node::start(Spec::knowing([at(1)])).await;
+        asker.until_peer(holder.id()).await;
+        let id = holder.objects.put(b"wanted");
+        let mut asked = holder.objects.asked();
+        asked.mark_unchanged();
+        let held = holder.objects.hold().await;
+        let wanted = tokio::spawn({
+            let asker = asker.handle.clone();
+            async move { asker.object(id, None).await }
+        });
+        asked.changed().await.unwrap();
+        // The same node by another address: the newer connection stays.
+        asker.handle.dial(at(2)).await;
+        asker
+            .until_event("the first connection's end", |event| *event == SwarmEvent::PeerDown(holder.id()))
+            .await;
+        asker.until_peer(holder.id()).await;
+        drop(held);
+        let since = Instant::now();
+        assert_eq!(wanted.await.unwrap().unwrap(), b"wanted".as_slice());
+        assert!(since.elapsed() < Duration::from_secs(3), "it took {:?}", since.elapsed());
+        asker.stop().await;
     }
 }

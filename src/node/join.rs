@@ -14,7 +14,7 @@ use fabric::content::{BlobIndex, BlobRef};
 use fabric::exchange::{ExchangeEvent, ExchangeHandle, Priority};
 use fabric::id::{BlobId, NodeId, ObjectId};
 use fabric::store::{Blob, Store, StoreError};
-use fabric::swarm::{AnnouncedKind, Announcement, ObjectError, SwarmHandle};
+use fabric::swarm::{AnnouncedKind, Announcement, SwarmHandle};
 use fabric::trust::{Release, RootMode, Settings, SignedRelease, TrustRoot};
 use tokio::sync::{broadcast, mpsc};
 
@@ -24,6 +24,7 @@ use super::view::{KnownRelease, View};
 use crate::event::{Event, Events, Source};
 use crate::home::RELEASE_HEAD;
 use crate::memory;
+use crate::objects;
 
 /// First pause after a failure, doubled up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
@@ -31,6 +32,10 @@ const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// How long to wait for the first neighbour before saying that there is none.
 const PEER_PATIENCE: Duration = Duration::from_secs(10);
+/// How long a small object may take while peers come and go.
+const OBJECT_PATIENCE: Duration = Duration::from_secs(30);
+/// How long nobody may announce a release, or give the fabric's settings, before that is said.
+const WORD_PATIENCE: Duration = Duration::from_secs(30);
 /// What helps when the store has no room.
 const ROOM: &str = "make room: `bootfabric store ls` tells what is kept and why, `image rm`, `store unpin` and `store gc` remove it, \
                     `store limit` raises the limit";
@@ -61,13 +66,16 @@ impl Join {
         let stored = self.store.head(RELEASE_HEAD).ok().flatten();
         let id = match config.release.or(stored) {
             Some(id) => id,
-            None => match self.view.wait_announced_release().await {
-                Some(id) => id,
-                None => return,
-            },
+            None => {
+                let remedy = "is a node that has an image alive on the switch?";
+                let waiting = || soon("announces a release", self.view.wait_announced_release());
+                self.until_done("release", remedy, waiting).await
+            }
         };
         let release = self.release(id).await;
-        let Some(settings) = self.view.wait_settings().await else { return };
+        let remedy = "is a node that was booted before alive on the switch?";
+        let waiting = || soon("gives the fabric's settings", self.view.wait_settings());
+        let settings = self.until_done("settings", remedy, waiting).await;
         // What was unpacked and given back is neither weighed nor fetched again.
         let given_back = takes_over && config.drops_root(release.release.root_mode);
         if config.volatile && !given_back {
@@ -254,14 +262,10 @@ impl Join {
         if let Some(bytes) = self.store.object(&id) {
             return Ok(bytes);
         }
-        let bytes = loop {
-            self.wait_for_peer().await?;
-            match self.swarm.object(id, None).await {
-                // Two nodes that dial each other at once drop one connection: the other is there in a moment.
-                Err(ObjectError::NoPeers(_)) => tokio::time::sleep(FIRST_PAUSE).await,
-                other => break other.with_context(|| format!("cannot get object {id}"))?,
-            }
-        };
+        self.wait_for_peer().await?;
+        let deadline = tokio::time::Instant::now() + OBJECT_PATIENCE;
+        let bytes = objects::from_anybody(&self.swarm, id, self.view.watch_peers(), deadline).await;
+        let bytes = bytes.with_context(|| format!("cannot get object {id}"))?;
         self.store.put_object(&bytes)?;
         Ok(bytes)
     }
@@ -309,6 +313,12 @@ impl Join {
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
+}
+
+/// What others say, if they say it before long.
+async fn soon<T>(what: &str, said: impl Future<Output = Option<T>>) -> anyhow::Result<T> {
+    let said = tokio::time::timeout(WORD_PATIENCE, said).await.ok().flatten();
+    said.with_context(|| format!("no other node {what} within {} s", WORD_PATIENCE.as_secs()))
 }
 
 /// Whether the store has no room, whoever says so.

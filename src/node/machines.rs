@@ -4,20 +4,29 @@
 //! come to the same ones. What the settings say of machines ([`Machines`]) is checked before they count. A node whose program
 //! does not understand it goes on with what it had; if it had nothing, it leaves all machines to others.
 
+use std::collections::HashMap;
+use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use bytes::Bytes;
-use fabric::id::ObjectId;
+use fabric::id::{NodeId, ObjectId};
 use fabric::swarm::{AnnouncedKind, Announcement};
 use fabric::trust::{Settings, SignedSettings, decode_machines, encode_machines};
 use serde::{Deserialize, Serialize};
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::join::Join;
 use super::members::Taken;
 use crate::event::Event;
 use crate::home::{self, SETTINGS_HEAD};
 use crate::machines::Machines;
+
+/// First pause before announced settings are asked for again, doubled up to the longest.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+/// Longest pause.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// What holds, for the command line.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -29,15 +38,21 @@ pub(crate) struct Held {
 }
 
 impl Join {
-    /// Fetches the settings `id` and obeys them if they are newer than those known.
-    pub(crate) async fn settings(&self, id: ObjectId) -> anyhow::Result<()> {
-        let bytes = self.object(id).await?;
+    /// Comes to obey announced settings, unless newer ones come meanwhile. Returns when they hold or are of no use; where nobody gives
+    /// them they are asked for again and again.
+    async fn follow(&self, announced: &Announcement, gone: &CancellationToken) -> anyhow::Result<()> {
+        let wanted = || announced.generation >= self.view.settings().map_or(0, |known| known.generation);
+        let fetch = async |id| again(gone, FIRST_PAUSE, wanted, || self.object(id)).await;
+        let Some(bytes) = fetch(announced.object).await else { return Ok(()) };
         let settings = SignedSettings::decode(&bytes)?.verify(&self.trust_root)?;
         let text = match settings.machines {
-            Some(id) => decode_machines(&self.object(id).await?)?.to_owned(),
+            Some(id) => {
+                let Some(bytes) = fetch(id).await else { return Ok(()) };
+                decode_machines(&bytes)?.to_owned()
+            }
             None => String::new(),
         };
-        self.obey(id, settings, &text).await
+        self.obey(announced.object, settings, &text).await
     }
 
     /// Takes settings that an operator hands over, and tells the fabric.
@@ -117,18 +132,54 @@ impl Join {
     }
 }
 
-/// Settings that a peer announced.
-pub(super) fn on_announced(node: &Join, announcement: &Announcement) {
-    let known = node.view.settings().map_or(0, |settings| settings.generation);
-    if announcement.generation < known {
-        return;
-    }
-    let (node, id) = (node.clone(), announcement.object);
-    tokio::spawn(async move {
-        if let Err(error) = node.settings(id).await {
-            tracing::warn!("announced settings are not usable: {error:#}");
+/// What peers announced and this node asks for: of each peer the last, for as long as it is one.
+#[derive(Default)]
+pub(super) struct Asking(HashMap<NodeId, (ObjectId, DropGuard)>);
+
+impl Asking {
+    /// A connected peer announced settings.
+    pub(super) fn announced(&mut self, node: &Join, from: NodeId, announcement: Announcement) {
+        let known = node.view.settings().map_or(0, |settings| settings.generation);
+        let asked = self.0.get(&from).is_some_and(|(object, _)| *object == announcement.object);
+        if asked || announcement.generation < known {
+            return;
         }
-    });
+        let gone = CancellationToken::new();
+        self.0.insert(from, (announcement.object, gone.clone().drop_guard()));
+        let node = node.clone();
+        tokio::spawn(async move {
+            if let Err(error) = node.follow(&announcement, &gone).await {
+                tracing::warn!("announced settings are not usable: {error:#}");
+            }
+        });
+    }
+
+    /// A peer is gone; what it announced, others announce too.
+    pub(super) fn gone(&mut self, peer: NodeId) {
+        self.0.remove(&peer);
+    }
+}
+
+/// Tries until it succeeds, after pauses that grow from the `first`; `None` when it is not wanted any more, or `gone`.
+async fn again<T, F: Future<Output = anyhow::Result<T>>>(
+    gone: &CancellationToken,
+    first: Duration,
+    wanted: impl Fn() -> bool,
+    mut attempt: impl FnMut() -> F,
+) -> Option<T> {
+    let mut pause = first;
+    let trying = async {
+        while wanted() {
+            match attempt().await {
+                Ok(done) => return Some(done),
+                Err(error) => tracing::warn!("announced settings cannot be had yet: {error:#}"),
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+        None
+    };
+    gone.run_until_cancelled(trying).await.flatten()
 }
 
 /// The machines of the settings that a store holds, for a node that starts; what cannot be understood is left to others.
@@ -156,4 +207,32 @@ pub(crate) fn keep(
     store.put_object(&encode_machines(text)?)?;
     let id = store.put_object(bytes)?;
     home::keep_settings(store, id, settings)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use anyhow::bail;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_nobody_gives_is_asked_for_again_while_it_is_wanted_and_its_peer_is_there() {
+        let (gone, asked) = (CancellationToken::new(), Cell::new(0));
+        let (first, begun) = (Duration::from_millis(5), tokio::time::Instant::now());
+        let attempt = async || {
+            asked.set(asked.get() + 1);
+            if asked.get() % 4 == 0 { Ok(asked.get()) } else { bail!("nobody has it") }
+        };
+        assert_eq!(again(&gone, first, || true, attempt).await, Some(4));
+        assert!(begun.elapsed() >= first * (1 + 2 + 4));
+        assert_eq!(again(&gone, first, || asked.get() < 6, attempt).await, None);
+        assert_eq!(asked.get(), 6);
+        let last = async || {
+            gone.cancel();
+            std::future::pending::<anyhow::Result<()>>().await
+        };
+        assert_eq!(again(&gone, first, || true, last).await, None);
+    }
 }

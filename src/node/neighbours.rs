@@ -1,8 +1,8 @@
 //! Carries what the swarm says to whoever it concerns: exchange, DHCP, view, events.
 //!
 //! Tasks: one reads the swarm's events, which must never wait long: everything it hands them to has a bounded queue and a
-//! reader that never waits for this task. One carries the exchange's messages to the swarm. One for each announcement of
-//! settings that are news, of which there are few. One keeps memberships in the store. They end with the swarm and the exchange.
+//! reader that never waits for this task. One carries the exchange's messages to the swarm. One for each peer that
+//! announced settings that are news, of which there are few. One keeps memberships in the store. They end with the swarm and the exchange.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use super::boot;
 use super::bulk;
 use super::join::Join;
-use super::machines;
+use super::machines::Asking;
 use super::members;
 use super::view::Member;
 use crate::event::Event;
@@ -35,6 +35,7 @@ pub(crate) fn spawn(events: mpsc::Receiver<SwarmEvent>, mut messages: mpsc::Rece
 
 async fn carry(mut events: mpsc::Receiver<SwarmEvent>, node: Join) {
     let mut connected = BTreeSet::new();
+    let mut asking = Asking::default();
     let keeper = members::spawn_keeper(&node);
     while let Some(event) = events.recv().await {
         match event {
@@ -52,6 +53,7 @@ async fn carry(mut events: mpsc::Receiver<SwarmEvent>, node: Join) {
                 node.events.emit(Event::PeerDown { node: peer.to_string() });
                 node.exchange.peer_down(peer).await;
                 connected.remove(&peer);
+                asking.gone(peer);
                 node.view.set_peers(connected.len());
             }
             SwarmEvent::Exchange(peer, message) => node.exchange.incoming(peer, message).await,
@@ -62,9 +64,9 @@ async fn carry(mut events: mpsc::Receiver<SwarmEvent>, node: Join) {
                 }
             }
             SwarmEvent::Members(members) => set_members(&node, &members).await,
-            SwarmEvent::Announced { announcement, .. } => match announcement.kind {
+            SwarmEvent::Announced { from, announcement } => match announcement.kind {
                 AnnouncedKind::Release => node.view.set_announced_release(&announcement),
-                AnnouncedKind::Settings => machines::on_announced(&node, &announcement),
+                AnnouncedKind::Settings => asking.announced(&node, from, announcement),
             },
             SwarmEvent::Admission(event) => members::on_event(&node, &keeper, event),
             SwarmEvent::Incompatible { peer, address, why } => {

@@ -202,6 +202,11 @@ impl View {
         self.peers.send_replace(count);
     }
 
+    /// How many nodes are connected, as it changes.
+    pub(crate) fn watch_peers(&self) -> watch::Receiver<usize> {
+        self.peers.subscribe()
+    }
+
     /// Waits until a node is connected.
     pub(crate) async fn wait_peer(&self) {
         let mut changes = self.peers.subscribe();

@@ -17,13 +17,7 @@ use fabric::swarm::ObjectError;
 use super::station::{Setup, Station};
 use super::ticket::Ticket;
 use crate::event::{Event, Events};
-
-/// How long nobody may give the index, counted from the last change among the peers: the first that answer may be others that
-/// fetch, and the one that has it is busy with them.
-const INDEX_PATIENCE: Duration = Duration::from_secs(5);
-
-/// How soon the same peers are asked again: one that is fetching too may have it by then.
-const ASK_AGAIN: Duration = Duration::from_millis(500);
+use crate::objects;
 
 /// How often progress is told.
 const PACE: Duration = Duration::from_millis(500);
@@ -117,43 +111,25 @@ fn tidy(work: &Path) {
 
 /// The blob's index, from whoever has it.
 async fn index(plan: &Plan, station: &Station) -> anyhow::Result<BlobIndex> {
-    let mut peers = station.peers();
     let deadline = tokio::time::Instant::now() + plan.patience;
-    let mut give_up = None;
-    loop {
-        let connected = tokio::time::timeout_at(deadline, peers.wait_for(|count| *count > 0)).await.is_ok();
-        if !connected {
+    let id = plan.ticket.blob.index;
+    match objects::from_anybody(&station.swarm, id, station.peers(), deadline).await {
+        Ok(object) => {
+            let index = plan.ticket.blob.index_from(&object);
+            index.context("the index in the swarm is not that of the ticket's blob: the ticket is wrong")
+        }
+        Err(ObjectError::NoPeers(_)) => {
             let asked: Vec<_> = plan.setup.peers.iter().map(ToString::to_string).collect();
             bail!(
                 "no peer answers at {}: is `bootfabric seed` running there, and does a firewall let its port through? \
                  Name others with --peer",
                 asked.join(", ")
-            );
+            )
         }
-        match station.swarm.object(plan.ticket.blob.index, None).await {
-            Ok(object) => {
-                let index = plan.ticket.blob.index_from(&object);
-                return index
-                    .context("the index in the swarm is not that of the ticket's blob: the ticket is wrong");
-            }
-            // The connection was one of two, and is gone again: the other is there in a moment.
-            Err(ObjectError::NoPeers(_)) => {
-                let _ = tokio::time::timeout_at(deadline, peers.changed()).await;
-            }
-            Err(error @ ObjectError::NotFound { .. }) => {
-                let now = tokio::time::Instant::now();
-                let until = *give_up.get_or_insert(now + INDEX_PATIENCE);
-                if now >= until.min(deadline) {
-                    return Err(error)
-                        .context("no peer gives the index of this blob: is the ticket an old one?");
-                }
-                let again = (now + ASK_AGAIN).min(until).min(deadline);
-                if let Ok(Ok(())) = tokio::time::timeout_at(again, peers.changed()).await {
-                    give_up = None;
-                }
-            }
-            Err(error @ ObjectError::Closed) => return Err(error.into()),
+        Err(error @ ObjectError::NotFound { .. }) => {
+            Err(error).context("no peer gives the index of this blob: is the ticket an old one?")
         }
+        Err(error @ ObjectError::Closed) => Err(error.into()),
     }
 }
 

@@ -75,6 +75,8 @@ struct Connection {
 struct SessionState {
     node: NodeId,
     connection: ConnectionId,
+    /// What our greeting says of us.
+    said: Statement,
     link: Arc<Link>,
 }
 

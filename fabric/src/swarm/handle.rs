@@ -4,6 +4,7 @@
 //! a bounded channel.
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::iter;
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Instant;
@@ -177,9 +178,9 @@ impl SwarmHandle {
             return Err(ObjectError::NoPeers(id));
         }
         let mut asked: HashSet<NodeId> = HashSet::new();
-        for round in 0..objects::ROUNDS {
-            if round > 0 {
-                tokio::time::sleep(objects::BETWEEN_ROUNDS).await;
+        for pause in iter::once(None).chain(objects::PAUSES.map(Some)) {
+            if let Some(pause) = pause {
+                tokio::time::sleep(pause).await;
             }
             let mut again = VecDeque::new();
             while let Some(node) = order.pop_front() {

@@ -8,8 +8,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::io::{AsyncReadExt, AsyncWriteExt};
+use libp2p::Multiaddr;
 use libp2p::swarm::SwarmEvent as Libp2pEvent;
-use libp2p::{Multiaddr, Stream};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
@@ -22,7 +22,7 @@ use super::objects;
 use super::protocol::{FabricTag, Names, ProtocolRange};
 use super::records::replicate::Words;
 use super::records::{Record, WireRecord};
-use super::streams::Opened;
+use super::streams::{Opened, Stream};
 use super::{ObjectSource, Swarm, SwarmConfig, SwarmEvent, SwarmHandle};
 use crate::codec;
 use crate::id::{Hash, NodeId, ObjectId};
@@ -160,6 +160,22 @@ impl Attacker {
         .await;
     }
 
+    /// Reads frames until one is what is looked for.
+    async fn hear<T>(&mut self, find: impl Fn(&[u8]) -> Option<T>) -> T {
+        let hear = async {
+            loop {
+                let mut length = [0; 4];
+                self.stream.read_exact(&mut length).await.unwrap();
+                let mut frame = vec![0; usize::try_from(u32::from_be_bytes(length)).unwrap()];
+                self.stream.read_exact(&mut frame).await.unwrap();
+                if let Some(found) = find(&frame) {
+                    return found;
+                }
+            }
+        };
+        tokio::time::timeout(DEADLINE, hear).await.expect("the victim says something else")
+    }
+
     /// Waits until the victim closes the connection.
     async fn is_dropped(&mut self) {
         tokio::time::timeout(DEADLINE, self.closed.cancelled())
@@ -264,6 +280,27 @@ async fn unknown_kinds_and_oversized_records_are_passed_over() {
     let told = victim.until("records", |event| matches!(event, SwarmEvent::Records(_))).await;
     assert_eq!(told, SwarmEvent::Records(vec![record(1, 1)]));
     assert_eq!(victim.handle.records(1).await.len(), 1);
+    victim.end_well().await;
+}
+
+#[tokio::test]
+async fn who_greets_late_hears_what_changed_since_it_was_greeted() {
+    let victim = victim().await;
+    let mut attacker = Attacker::connect(&victim).await;
+    let told = attacker.hear(|body| Hello::decode(body).unwrap()).await;
+    assert!(!told.member.claim().unwrap().1.boots);
+    let me = MemberInfo { boots: true, ..MemberInfo::new("victim", Ipv4Addr::LOCALHOST) };
+    victim.handle.update_me(me).await.unwrap();
+    attacker.greet().await;
+    let boots = attacker
+        .hear(|frame| match Frame::decode(frame).unwrap() {
+            Some(Frame::Members(members)) => {
+                members.iter().map(|member| member.claim().unwrap().1).find(|info| info.name == "victim")
+            }
+            _ => None,
+        })
+        .await;
+    assert!(boots.boots);
     victim.end_well().await;
 }
 

@@ -25,10 +25,10 @@ pub(crate) const MAX_SERVING: usize = 8;
 pub(crate) const MAX_REQUESTS: usize = 64;
 /// How long a request waits for its turn; the asker waits longer.
 const TURN: Duration = Duration::from_secs(3);
-/// How often peers that are busy or fail are asked.
-pub(crate) const ROUNDS: usize = 4;
-/// Pause between rounds.
-pub(crate) const BETWEEN_ROUNDS: Duration = Duration::from_millis(300);
+/// Pauses before peers that are busy or fail are asked again. The first is short: when two nodes dial each other at once, what is
+/// asked over the connection that they give up fails, and the other is there.
+pub(crate) const PAUSES: [Duration; 3] =
+    [Duration::from_millis(50), Duration::from_millis(300), Duration::from_millis(600)];
 /// Objects fetched at once, for the same reason.
 pub(crate) const MAX_FETCHING: usize = 8;
 /// Time for the next byte of a request or an answer.

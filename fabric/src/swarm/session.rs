@@ -17,7 +17,6 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
-use libp2p::Stream;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -27,7 +26,7 @@ use super::member::{MemberError, MemberInfo, Statement};
 use super::outbox::{Outbox, Outgoing, TooSlow};
 use super::pace::Pace;
 use super::protocol::{FabricTag, ProtocolRange};
-use super::streams::{OpenError, Opened};
+use super::streams::{OpenError, Opened, Stream};
 use crate::exchange::message::Message;
 use crate::id::NodeId;
 

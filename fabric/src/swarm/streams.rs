@@ -5,15 +5,22 @@
 //! connection of several, dials by itself, and never forgets a closed connection's sender, which a peer that connects and
 //! disconnects for ever would turn into all our memory.
 //!
+//! A [`Stream`] ends with its connection, whoever closes it. That is not so below: Yamux (0.14.1) wakes those who wait for bytes or
+//! for room when a connection fails or the other end closes it, but not when this end does.
+//!
 //! Never owns: what is said over a stream, who may open how many, deadlines.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::future::{Ready, ready};
+use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use futures::channel::oneshot;
+use futures::future::{FutureExt, Shared};
+use futures::io::{AsyncRead, AsyncWrite};
 use libp2p::core::transport::PortUse;
 use libp2p::core::upgrade::{InboundUpgrade, OutboundUpgrade, UpgradeInfo};
 use libp2p::core::{Endpoint, Multiaddr};
@@ -25,7 +32,7 @@ use libp2p::swarm::{
     ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, NotifyHandler, StreamUpgradeError,
     SubstreamProtocol, THandler, THandlerInEvent, THandlerOutEvent, ToSwarm,
 };
-use libp2p::{PeerId, Stream, StreamProtocol};
+use libp2p::{PeerId, StreamProtocol};
 
 /// Opens that may wait in one connection; callers bound themselves well below.
 const MAX_WAITING_OPENS: usize = 32;
@@ -43,6 +50,47 @@ pub(crate) enum OpenError {
 
 /// Answers an [`Open`]; a dropped sender means that the connection is gone.
 pub(crate) type Opened = oneshot::Receiver<Result<Stream, OpenError>>;
+
+/// A stream of one of our protocols.
+#[derive(Debug)]
+pub(crate) struct Stream {
+    stream: libp2p::Stream,
+    /// Resolves when the connection's handler is dropped, which is what closing it begins with.
+    closed: Shared<oneshot::Receiver<Infallible>>,
+}
+
+impl Stream {
+    fn check(&mut self, cx: &mut Context<'_>) -> io::Result<Pin<&mut libp2p::Stream>> {
+        match self.closed.poll_unpin(cx) {
+            Poll::Ready(_) => Err(io::ErrorKind::ConnectionAborted.into()),
+            Poll::Pending => Ok(Pin::new(&mut self.stream)),
+        }
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        self.check(cx)?.poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.check(cx)?.poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.check(cx)?.poll_flush(cx)
+    }
+
+    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.check(cx)?.poll_close(cx)
+    }
+}
 
 /// A stream that a peer opened.
 #[derive(Debug)]
@@ -135,11 +183,20 @@ pub(crate) struct Handler {
     accepted: Arc<[StreamProtocol]>,
     opens: VecDeque<Open>,
     inbound: VecDeque<(StreamProtocol, Stream)>,
+    /// Dropped with the handler; nothing is ever sent.
+    _open: oneshot::Sender<Infallible>,
+    closed: Shared<oneshot::Receiver<Infallible>>,
 }
 
 impl Handler {
     fn new(accepted: Arc<[StreamProtocol]>) -> Self {
-        Self { accepted, opens: VecDeque::new(), inbound: VecDeque::new() }
+        let (open, closed) = oneshot::channel();
+        let closed = closed.shared();
+        Self { accepted, opens: VecDeque::new(), inbound: VecDeque::new(), _open: open, closed }
+    }
+
+    fn stream(&self, stream: libp2p::Stream) -> Stream {
+        Stream { stream, closed: self.closed.clone() }
     }
 }
 
@@ -180,15 +237,18 @@ impl ConnectionHandler for Handler {
         event: ConnectionEvent<'_, OneOf, OneOf, Self::InboundOpenInfo, Self::OutboundOpenInfo>,
     ) {
         match event {
-            ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound { protocol, .. }) => {
+            ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound {
+                protocol: (protocol, stream),
+                ..
+            }) => {
                 // Bounded by the swarm's limit on streams under negotiation, drained by the next poll.
-                self.inbound.push_back(protocol);
+                self.inbound.push_back((protocol, self.stream(stream)));
             }
             ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound {
                 protocol: (_, stream),
                 info,
             }) => {
-                let _ = info.send(Ok(stream));
+                let _ = info.send(Ok(self.stream(stream)));
             }
             ConnectionEvent::DialUpgradeError(DialUpgradeError { info, error }) => {
                 let error = match error {
@@ -216,22 +276,98 @@ impl UpgradeInfo for OneOf {
     }
 }
 
-impl InboundUpgrade<Stream> for OneOf {
-    type Output = (StreamProtocol, Stream);
+impl InboundUpgrade<libp2p::Stream> for OneOf {
+    type Output = (StreamProtocol, libp2p::Stream);
     type Error = Infallible;
     type Future = Ready<Result<Self::Output, Infallible>>;
 
-    fn upgrade_inbound(self, stream: Stream, protocol: StreamProtocol) -> Self::Future {
+    fn upgrade_inbound(self, stream: libp2p::Stream, protocol: StreamProtocol) -> Self::Future {
         ready(Ok((protocol, stream)))
     }
 }
 
-impl OutboundUpgrade<Stream> for OneOf {
-    type Output = (StreamProtocol, Stream);
+impl OutboundUpgrade<libp2p::Stream> for OneOf {
+    type Output = (StreamProtocol, libp2p::Stream);
     type Error = Infallible;
     type Future = Ready<Result<Self::Output, Infallible>>;
 
-    fn upgrade_outbound(self, stream: Stream, protocol: StreamProtocol) -> Self::Future {
+    fn upgrade_outbound(self, stream: libp2p::Stream, protocol: StreamProtocol) -> Self::Future {
         ready(Ok((protocol, stream)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use futures::StreamExt;
+    use futures::io::AsyncReadExt;
+    use libp2p::core::Transport;
+    use libp2p::core::upgrade::Version;
+    use libp2p::swarm::{self, Swarm, SwarmEvent};
+    use libp2p::{noise, tcp, yamux};
+
+    use super::*;
+    use crate::swarm::NodeKey;
+
+    const PROTOCOL: StreamProtocol = StreamProtocol::new("/test");
+
+    fn swarm() -> Swarm<Behaviour> {
+        let key = NodeKey::generate();
+        let transport = tcp::tokio::Transport::new(tcp::Config::new())
+            .upgrade(Version::V1Lazy)
+            .authenticate(noise::Config::new(key.keypair()).unwrap())
+            .multiplex(yamux::Config::default())
+            .boxed();
+        let id = key.keypair().public().to_peer_id();
+        let config =
+            swarm::Config::with_tokio_executor().with_idle_connection_timeout(Duration::from_secs(60));
+        Swarm::new(transport, Behaviour::new([PROTOCOL]), id, config)
+    }
+
+    async fn until<T>(swarm: &mut Swarm<Behaviour>, find: impl Fn(SwarmEvent<Inbound>) -> Option<T>) -> T {
+        loop {
+            if let Some(found) = find(swarm.select_next_some().await) {
+                return found;
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_for_bytes_hears_that_this_side_closes_the_connection() {
+        let (mut one, mut other) = (swarm(), swarm());
+        other.listen_on("/ip4/127.0.0.1/tcp/0".parse().unwrap()).unwrap();
+        let address = until(&mut other, |event| match event {
+            SwarmEvent::NewListenAddr { address, .. } => Some(address),
+            _ => None,
+        });
+        one.dial(address.await).unwrap();
+        let connected = |event| match event {
+            SwarmEvent::ConnectionEstablished { peer_id, connection_id, .. } => {
+                Some((peer_id, connection_id))
+            }
+            _ => None,
+        };
+        let inbound = |event| match event {
+            SwarmEvent::Behaviour(inbound) => Some(inbound),
+            _ => None,
+        };
+        tokio::spawn(async move {
+            let _stream = until(&mut other, inbound).await;
+            // The other end says nothing and does not close either.
+            until(&mut other, |_| None::<()>).await;
+        });
+        let (peer, connection) = until(&mut one, connected).await;
+        let opened = one.behaviour_mut().open(peer, connection, PROTOCOL);
+        let mut stream = tokio::select! {
+            opened = opened => opened.unwrap().unwrap(),
+            stream = until(&mut one, |_| None) => stream,
+        };
+        let reading = tokio::spawn(async move { stream.read(&mut [0]).await });
+        assert!(one.close_connection(connection));
+        let closed = |event| matches!(event, SwarmEvent::ConnectionClosed { .. }).then_some(());
+        until(&mut one, closed).await;
+        let read = tokio::time::timeout(Duration::from_secs(10), reading).await;
+        assert!(read.expect("a read does not outlive its connection").unwrap().is_err());
     }
 }

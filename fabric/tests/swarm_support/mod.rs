@@ -18,7 +18,7 @@ use fabric::id::{Hash, NodeId, ObjectId};
 use fabric::swarm::{
     FabricTag, MemberInfo, NodeKey, ObjectSource, Private, Swarm, SwarmConfig, SwarmEvent, SwarmHandle,
 };
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 /// What any wait may take on a busy machine.
@@ -26,7 +26,11 @@ pub const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Objects in memory; `lies` are handed out under a hash that is not theirs.
 #[derive(Default)]
-pub struct Objects(Mutex<HashMap<ObjectId, Bytes>>);
+pub struct Objects {
+    held: Mutex<HashMap<ObjectId, Bytes>>,
+    slow: tokio::sync::Mutex<()>,
+    asked: watch::Sender<usize>,
+}
 
 impl Objects {
     pub fn put(&self, object: &[u8]) -> ObjectId {
@@ -36,13 +40,25 @@ impl Objects {
     }
 
     pub fn lie(&self, id: ObjectId, object: &[u8]) {
-        self.0.lock().unwrap().insert(id, Bytes::copy_from_slice(object));
+        self.held.lock().unwrap().insert(id, Bytes::copy_from_slice(object));
+    }
+
+    /// Nobody gets an answer while the guard lives.
+    pub async fn hold(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.slow.lock().await
+    }
+
+    /// How often any was asked for.
+    pub fn asked(&self) -> watch::Receiver<usize> {
+        self.asked.subscribe()
     }
 }
 
 impl ObjectSource for Objects {
     fn object(&self, id: &ObjectId) -> Option<Bytes> {
-        self.0.lock().unwrap().get(id).cloned()
+        self.asked.send_modify(|asked| *asked += 1);
+        drop(self.slow.blocking_lock());
+        self.held.lock().unwrap().get(id).cloned()
     }
 }
 

@@ -74,6 +74,9 @@ impl Driver {
 
     fn announce(&mut self, announcement: Announcement, now: Instant) -> Result<(), AnnounceError> {
         if self.heads.insert(announcement.clone())? {
+            // Peers hear it over their channels: gossip is for those further away, and what it has in hand when two connections
+            // to a node become one is lost, subscriptions too.
+            self.send_all(self.peers.keys(), &Frame::Announce(vec![announcement.clone()]));
             self.publish(Gossip::Announce(announcement), now);
         }
         Ok(())

@@ -20,7 +20,7 @@ use crate::swarm::key::node_id;
 use crate::swarm::objects;
 use crate::swarm::protocol::{Identity, ProtocolRange};
 use crate::swarm::session::{GREETING, Link, Origin, Session, SessionId};
-use crate::swarm::streams::Inbound;
+use crate::swarm::streams::{Inbound, Stream};
 use crate::swarm::{Incompatibility, SwarmEvent};
 
 /// A connection to a foreign node stays so long, for the node to find out too.
@@ -142,7 +142,7 @@ impl Driver {
         node.and_then(|node| self.peers.get(&node)).is_some_and(|peer| peer.connection == connection)
     }
 
-    fn serve_object(&mut self, asker: NodeId, stream: libp2p::Stream) {
+    fn serve_object(&mut self, asker: NodeId, stream: Stream) {
         let (source, turns) = (self.shared.objects.clone(), self.serving.clone());
         let elsewhere = self.elsewhere.clone();
         self.serving_tasks.spawn(async move {
@@ -152,7 +152,7 @@ impl Driver {
         });
     }
 
-    fn serve_bulk(&mut self, stream: libp2p::Stream) {
+    fn serve_bulk(&mut self, stream: Stream) {
         let Some(reader) = self.shared.bulk.get().cloned() else { return };
         let turns = self.serving_bulk.clone();
         self.serving_tasks.spawn(async move {
@@ -178,7 +178,8 @@ impl Driver {
         let node = known.node;
         known.session = Some(id);
         let link = Arc::new(Link::new(now));
-        self.sessions.insert(id, SessionState { node, connection, link: link.clone() });
+        let said = self.me.statement;
+        self.sessions.insert(id, SessionState { node, connection, said, link: link.clone() });
         let session = Session { id, node, tag: self.tag, link, hello, to_driver: self.to_driver.clone() };
         self.session_tasks.spawn(async move { (id, session.run(origin).await) });
     }

@@ -89,7 +89,7 @@ impl Driver {
         let (Some(known), Some(session)) = (self.connections.get(&connection), self.sessions.get(&id)) else {
             return;
         };
-        let (dialled, remote, link) = (known.dialled, known.remote, session.link.clone());
+        let (dialled, remote, link, said) = (known.dialled, known.remote, session.link.clone(), session.said);
         if let Some(old) = self.peers.get(&node) {
             let by_lower_id = |dialled_by_us| dialled_by_us == (self.shared.node < node);
             let keep_old = now.duration_since(old.since) < SAME_MOMENT
@@ -107,7 +107,12 @@ impl Driver {
         self.learn_address(&greeting.info, false, now);
         // Before anything else: what the peer hears next it must not pass on to somebody who was a member.
         self.tell_memberships(node, &link);
-        let tell = Frame::Members(self.members.statements(MAX_TOLD));
+        let mut statements = self.members.statements(MAX_TOLD);
+        if said != self.me.statement {
+            // What this node says of itself has changed since it greeted, and the peer was none to be told.
+            statements.push(self.me.signed.clone());
+        }
+        let tell = Frame::Members(statements);
         for frame in [Some(tell), full.then_some(Frame::Goodbye(Goodbye::Full))].into_iter().flatten() {
             match frame.encode() {
                 Ok(frame) => drop(link.send_frame(frame)),
