@@ -50,7 +50,7 @@ fn main() -> anyhow::Result<()> {
     let origin = cluster.start_host("origin", home, &[])?;
     let line = format!(
         "{} {} bootfabric.release={} bootfabric.address={ADDRESS}/24 bootfabric.mac={MAC} bootfabric.peers={}",
-        Assets::kernel_line("quiet"),
+        "quiet",
         image.words,
         image.release,
         origin.node.address
@@ -101,7 +101,8 @@ impl Image {
             release: id.to_string(),
             kernel: path(&release.kernel.blob)?,
             first_stage: path(&release.first_stage.blob)?,
-            words: release.cmdline,
+            // Tests have the root hashed once more. Machines do that where it lay on a disk, and this one has none.
+            words: release.cmdline.replace("bootfabric.hash=yes", ""),
         })
     }
 }
