@@ -36,4 +36,5 @@ mod members;
 mod memory;
 pub mod node;
 pub mod share;
+mod squashfs;
 pub mod stage;
