@@ -290,6 +290,20 @@ pub enum Event {
         /// Whether they agree.
         matches: bool,
     },
+    /// The agent knows what the arriving root holds.
+    RootListed {
+        /// Bytes of its files, in whole pages.
+        bytes: u64,
+        /// Files, directories and all else.
+        files: u64,
+    },
+    /// The agent filled the directory that PID 1 made for it with the root.
+    RootFilled {
+        /// How long it took, the waiting for chunks included.
+        millis: u64,
+        /// Of the time that passed, what processors worked on it, all together.
+        worked_millis: u64,
+    },
     /// The root was unpacked into memory.
     RootUnpacked {
         /// Root mode.

@@ -37,4 +37,5 @@ mod memory;
 pub mod node;
 mod objects;
 pub mod share;
+mod squashfs;
 pub mod stage;

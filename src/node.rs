@@ -45,6 +45,7 @@ mod own_files;
 mod script;
 mod services;
 pub mod status;
+mod unpack;
 mod view;
 
 use std::net::SocketAddrV4;
@@ -243,6 +244,7 @@ impl Node {
             exchange,
             events: events.clone(),
             trust_root: config.trust_root,
+            arriving: Arc::default(),
         };
         neighbours::spawn(swarm_events, messages, &join);
         Ok(Self {
@@ -421,6 +423,14 @@ impl Node {
                     tracing::error!("cannot give the root's blob back: {error:#}");
                 }
             });
+            return;
+        }
+        if let Some(target) = line.strip_prefix("fill ") {
+            tokio::spawn(unpack::fill(self.join.clone(), target.into()));
+            return;
+        }
+        if line == "list root" {
+            tokio::spawn(unpack::list(self.join.clone()));
             return;
         }
         let Some(root) = line.strip_prefix("enter ") else {

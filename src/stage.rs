@@ -14,6 +14,7 @@ mod agent_phases;
 mod agent_view;
 mod boot;
 mod console;
+pub(crate) mod copied;
 pub(crate) mod disk;
 mod event_sink;
 mod hand_over;

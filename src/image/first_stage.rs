@@ -35,8 +35,9 @@ use super::tool::{GZIP, ToolError};
 use crate::disk::{self, MakeError};
 use crate::stage::disk::LOADER;
 
-/// zstd's level. The first stage is made once and fetched by every machine.
-const LEVEL: i32 = 19;
+/// zstd's level. The first stage is made once and fetched by every machine; level 19 makes it 8 % smaller in twice the time, which a
+/// root's packing beside it then lacks.
+const LEVEL: i32 = 16;
 
 /// The set of modules for disks.
 const STORAGE: &str = "storage";

@@ -165,9 +165,10 @@ impl Assets {
 }
 
 /// Kernel arguments of lab images: the console on the first serial port, events on the second, systemd's words in the
-/// kernel's log (its own lines on the console end where a login prompt begins), and no mitigations for processors that an
-/// emulator does not have.
-const LAB_CMDLINE: &str = "console=ttyS0 mitigations=off net.ifnames=0 systemd.log_target=kmsg printk.devkmsg=on bootfabric.events=/dev/ttyS1";
+/// kernel's log (its own lines on the console end where a login prompt begins), no mitigations for processors that an
+/// emulator does not have, and the root's hash for the tests to see.
+const LAB_CMDLINE: &str = "console=ttyS0 mitigations=off net.ifnames=0 systemd.log_target=kmsg printk.devkmsg=on \
+     bootfabric.events=/dev/ttyS1 bootfabric.hash=yes";
 
 fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
     run(Command::new("cp").args(["-a", "--reflink=auto"]).arg(from).arg(to))

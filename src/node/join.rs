@@ -16,7 +16,7 @@ use fabric::id::{BlobId, NodeId, ObjectId};
 use fabric::store::{Blob, Store, StoreError};
 use fabric::swarm::{AnnouncedKind, Announcement, SwarmHandle};
 use fabric::trust::{Release, RootMode, Settings, SignedRelease, TrustRoot};
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::{broadcast, mpsc, watch};
 
 use super::config::NodeConfig;
 use super::members::NotAdmitted;
@@ -39,6 +39,8 @@ const WORD_PATIENCE: Duration = Duration::from_secs(30);
 /// What helps when the store has no room.
 const ROOM: &str = "make room: `bootfabric store ls` tells what is kept and why, `image rm`, `store unpin` and `store gc` remove it, \
                     `store limit` raises the limit";
+/// The role of the root's blob.
+const ROOT: &str = "root";
 /// How often a machine that waits to be admitted says so again.
 const REMIND: Duration = Duration::from_secs(30);
 /// Shortest time between two progress events of one download.
@@ -53,6 +55,8 @@ pub(crate) struct Join {
     pub(crate) exchange: ExchangeHandle,
     pub(crate) events: Events,
     pub(crate) trust_root: TrustRoot,
+    /// The root, as soon as it begins to arrive.
+    pub(crate) arriving: Arc<watch::Sender<Option<Arc<Blob>>>>,
 }
 
 impl Join {
@@ -91,7 +95,7 @@ impl Join {
             // Nothing comes, and who waits for it hears so.
             let (blob, bytes) = (root.blob.to_string(), root.size);
             self.events.emit(Event::BlobComplete {
-                role: "root".into(),
+                role: ROOT.into(),
                 blob,
                 bytes,
                 sources: vec![],
@@ -168,7 +172,7 @@ impl Join {
 
     /// Fetches the root of `release`.
     pub(crate) async fn root(&self, release: &Release) {
-        self.blob(&release.root, "root".into(), Priority::Root).await;
+        self.blob(&release.root, ROOT.into(), Priority::Root).await;
     }
 
     /// Comes to hold the blob `reference`.
@@ -195,11 +199,13 @@ impl Join {
         priority: Priority,
     ) -> anyhow::Result<Arc<Blob>> {
         if let Some(blob) = self.store.blob(&reference.blob).filter(|blob| blob.is_complete()) {
+            self.arrives(role, &blob);
             return Ok(blob);
         }
         let index = BlobIndex::decode(&self.object(reference.index).await?)?;
         ensure!(index.reference() == *reference, "the index is one of another blob");
         let fetch = self.exchange.fetch(index, priority).await?;
+        self.arrives(role, fetch.blob());
         let mut tally = Tally::start(&self.exchange, reference.blob);
         let mut progress = fetch.progress();
         let mut pace = tokio::time::interval(PROGRESS_PACE);
@@ -228,6 +234,13 @@ impl Join {
             reused,
         });
         Ok(blob)
+    }
+
+    /// Tells who waits for the root that there is something of it.
+    fn arrives(&self, role: &str, blob: &Arc<Blob>) {
+        if role == ROOT {
+            self.arriving.send_replace(Some(Arc::clone(blob)));
+        }
     }
 
     fn sources(&self, tally: &BTreeMap<NodeId, u64>) -> Vec<Source> {

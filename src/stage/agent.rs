@@ -157,6 +157,16 @@ impl Agent {
         Ok(())
     }
 
+    /// Asks it what the arriving root holds.
+    pub(super) fn list_root(&mut self) -> Result<(), AgentError> {
+        self.running.as_mut().ok_or(AgentError::NotRunning)?.tell("list root")
+    }
+
+    /// Tells it to fill the empty directory `target` with the arriving root.
+    pub(super) fn fill(&mut self, target: &str) -> Result<(), AgentError> {
+        self.running.as_mut().ok_or(AgentError::NotRunning)?.tell(&format!("fill {target}"))
+    }
+
     /// Tells it to give the root's blob back. Saying it again does no harm.
     pub(super) fn drop_root(&mut self) -> Result<(), AgentError> {
         self.running.as_mut().ok_or(AgentError::NotRunning)?.tell("drop root")

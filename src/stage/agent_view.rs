@@ -17,6 +17,9 @@ const MAX_ROLES: usize = 16;
 /// The role of the root's blob.
 pub(super) const ROOT: &str = "root";
 
+/// The role of what is unpacked of it, and what the agent's failures at that are failures of.
+pub(super) const UNPACK: &str = "unpack";
+
 /// A blob that is complete and verified.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Blob {
@@ -48,6 +51,15 @@ pub(super) struct Memory {
     pub(super) available_mib: u64,
 }
 
+/// What a root holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Listed {
+    /// Bytes of its files, in whole pages.
+    pub(super) bytes: u64,
+    /// Files, directories and all else.
+    pub(super) files: u64,
+}
+
 /// A download.
 #[derive(Debug, Default)]
 struct Download {
@@ -73,6 +85,12 @@ pub(super) struct AgentView {
     pub(super) boot_blobs: Option<u64>,
     /// The root, once it is complete.
     pub(super) root: Option<Blob>,
+    /// What the arriving root holds, once that is known.
+    pub(super) listed: Option<Listed>,
+    /// The agent filled the empty root.
+    pub(super) filled: bool,
+    /// Why it cannot list or fill the root: that is done without it then.
+    pub(super) unfilled: Option<String>,
     /// The agent gave the root's blob back.
     pub(super) root_dropped: bool,
     /// The agent moved into the new root.
@@ -105,8 +123,11 @@ impl AgentView {
             Event::Progress { role, bytes, total, peers } => {
                 return self.progress(now, role, *bytes, *total, *peers);
             }
+            Event::RootListed { bytes, files } => self.listed = Some(Listed { bytes: *bytes, files: *files }),
+            Event::RootFilled { .. } => self.filled = true,
             Event::RootDropped { .. } => self.root_dropped = true,
             Event::Entered { .. } => self.entered = true,
+            Event::PhaseFailed { phase, error, .. } if phase == UNPACK => self.unfilled = Some(error.clone()),
             Event::PhaseFailed { phase, error, remedy } => {
                 return self.fail(phase, error.clone(), remedy);
             }
@@ -138,15 +159,27 @@ impl AgentView {
         self.failure.take()
     }
 
+    /// Bytes of what has the role `role` that are still to come, as far as that is known.
+    pub(super) fn missing(&self, role: &str) -> u64 {
+        self.downloads.get(role).map_or(0, |download| download.progress.left())
+    }
+
     /// How the download of what has the role `role` goes, for a person.
     pub(super) fn download_text(&self, role: &str) -> Option<String> {
         let Download { progress, peers, .. } = self.downloads.get(role)?;
         Some(format!("{}  {peers} peer{}", progress.text(), if *peers == 1 { "" } else { "s" }))
     }
 
-    /// Forgets all but a failure: a new agent says everything again.
+    /// Forgets all but a failure and how the root is held: a new agent says everything again, but goes on with no root that the
+    /// one before had half filled.
     pub(super) fn restart(&mut self) {
-        *self = Self { failure: self.failure.take(), steps: self.steps, ..Self::default() };
+        *self = Self {
+            failure: self.failure.take(),
+            steps: self.steps,
+            root_mode: self.root_mode,
+            unfilled: Some("the agent ended".to_owned()),
+            ..Self::default()
+        };
     }
 }
 
@@ -195,6 +228,28 @@ mod tests {
         assert!(view.download_text("root").is_none());
         assert_eq!(view.take_failure().unwrap().error, "gone");
         assert_eq!(view.take_failure(), None);
+    }
+
+    #[test]
+    fn a_root_that_its_agent_cannot_fill_is_no_failure_of_another_phase() {
+        let mut view = AgentView::default();
+        view.take(Duration::ZERO, &progress(40));
+        assert_eq!((view.missing(ROOT), view.missing(UNPACK)), (60, 0));
+        view.take(Duration::ZERO, &Event::RootListed { bytes: 8192, files: 3 });
+        view.take(
+            Duration::ZERO,
+            &Event::PhaseFailed { phase: UNPACK.into(), error: "damaged".into(), remedy: "".into() },
+        );
+        assert_eq!(view.unfilled.as_deref(), Some("damaged"));
+        assert_eq!(view.take_failure(), None);
+        // Nor does a new agent go on with what the last one left, and it is the same root to PID 1.
+        view.root_mode = Some(RootMode::Zram);
+        (view.unfilled, view.filled) = (None, true);
+        view.restart();
+        assert_eq!(
+            (view.filled, view.unfilled.is_some(), view.root_mode),
+            (false, true, Some(RootMode::Zram))
+        );
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use fabric::trust::RootMode;
 
 use super::agent::Agent;
-use super::agent_view::{AgentView, ROOT};
+use super::agent_view::{AgentView, ROOT, UNPACK};
 use super::console::Console;
 use super::disk::Disks;
 use super::event_sink::EventSink;
@@ -57,6 +57,10 @@ pub(super) struct Boot {
     pub(super) root: Option<MountedRoot>,
     /// The compressed memory that the root stands on, if it does.
     pub(super) zram: Option<Zram>,
+    /// The agent fills the root, or has.
+    pub(super) filling: bool,
+    /// When it was told to.
+    pub(super) filling_since: Duration,
     /// What is on disks; from the phase `disk` on.
     pub(super) disks: Disks,
 }
@@ -79,6 +83,8 @@ impl Boot {
             stalls: 0,
             root: None,
             zram: None,
+            filling: false,
+            filling_since: Duration::ZERO,
             disks: Disks::default(),
         }
     }
@@ -205,6 +211,7 @@ impl Boot {
         let Some(download) = self.view.download_text(role) else { return };
         let text = match self.phase {
             "root" if role == ROOT => download,
+            "unpack" if role == UNPACK => download,
             "boot-blobs" if role != ROOT => format!("{download}  {role}"),
             _ => return,
         };

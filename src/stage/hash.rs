@@ -1,13 +1,17 @@
 //! The phase `hash`: the device that the root is mounted from, read whole, is what the release says.
 //!
-//! Each chunk was verified when it came. This checks the sum of it where it is used: the store, the loop device and the
-//! machine's memory between them.
+//! A store in memory holds only what this boot verified, chunk by chunk, before it was kept: hashing that once more tests the
+//! machine's memory and nothing else, and is left to who asks for it. What a disk held while the machine was off is hashed
+//! where it is used: the disk, the store and the loop device between them.
 
+use std::fs::File;
 use std::io;
+use std::path::Path;
 use std::time::Duration;
 
 use super::agent_phases::FROM_DISK;
 use super::boot::Boot;
+use super::config::STORE;
 use super::phase::{Host, PhaseError};
 use super::progress::{Progress, mebibytes};
 use super::tree_hash;
@@ -32,12 +36,14 @@ pub(super) fn hash(boot: &mut Boot, _: Duration) -> Result<String, PhaseError> {
     if boot.is_local() {
         return Ok(FROM_DISK.to_owned());
     }
-    if !boot.line.hash {
-        return Ok("skipped, as the kernel line says".to_owned());
+    if !boot.line.hash.unwrap_or(boot.disks.store) {
+        return Ok("each chunk was verified in this boot".to_owned());
     }
-    let root = boot.root()?;
-    let (expected, total) = (root.blob.id.clone(), root.blob.bytes);
-    let computed = compute(boot, total)?;
+    let mounted = boot.root.as_ref().map(|root| &root.blob);
+    let blob = mounted.or(boot.view.root.as_ref());
+    let blob = blob.ok_or_else(|| PhaseError::message("the root is not complete"))?.clone();
+    let (expected, total) = (blob.id, blob.bytes);
+    let computed = compute(boot, &expected, total)?;
     let matches = computed == expected;
     boot.emit(Event::RootHashed { computed: computed.clone(), expected: expected.clone(), matches });
     if matches {
@@ -47,10 +53,13 @@ pub(super) fn hash(boot: &mut Boot, _: Duration) -> Result<String, PhaseError> {
     }
 }
 
-fn compute(boot: &mut Boot, total: u64) -> Result<String, PhaseError> {
-    let device =
-        boot.root()?.device.as_ref().ok_or_else(|| PhaseError::message("the root's device is gone"))?;
-    let device = device.file.try_clone().map_err(HashError::Read)?;
+fn compute(boot: &mut Boot, id: &str, total: u64) -> Result<String, PhaseError> {
+    let device = match boot.root.as_ref().and_then(|root| root.device.as_ref()) {
+        Some(device) => device.file.try_clone(),
+        // A root that is unpacked while it comes is on no device.
+        None => File::open(Path::new(STORE).join("blobs").join(id)),
+    };
+    let device = device.map_err(HashError::Read)?;
     let mut shown = Progress::default();
     let hash = tree_hash::hash(&device, total, |done| {
         boot.turn(LOOK);

@@ -62,8 +62,8 @@ pub(super) struct KernelLine {
     pub(super) events: Option<PathBuf>,
     /// `bootfabric.shell`: a shell on failure.
     pub(super) shell: bool,
-    /// `bootfabric.hash`: whether the mounted device is hashed before the hand-over.
-    pub(super) hash: bool,
+    /// `bootfabric.hash`: whether the root's blob is hashed once more before the hand-over, if somebody says so.
+    pub(super) hash: Option<bool>,
     /// `init`: the root's own init, if not the usual one.
     pub(super) init: Option<PathBuf>,
 }
@@ -85,7 +85,7 @@ impl Default for KernelLine {
             name: None,
             events: None,
             shell: false,
-            hash: true,
+            hash: None,
             init: None,
         }
     }
@@ -169,7 +169,7 @@ impl Parsed {
             "name" => line.name = Some(needed(value)?.parse()?),
             "events" => line.events = Some(device(value)?),
             "shell" => line.shell = flag(value)?,
-            "hash" => line.hash = flag(value)?,
+            "hash" => line.hash = Some(flag(value)?),
             _ => self.unknown.push(shorten(key)),
         }
         Ok(())
@@ -305,7 +305,7 @@ mod tests {
         assert_eq!(line.name.unwrap().as_str(), "rack1-a");
         assert_eq!(line.events.unwrap(), PathBuf::from("/dev/ttyS1"));
         assert!(line.shell);
-        assert!(!line.hash);
+        assert_eq!(line.hash, Some(false));
     }
 
     #[test]

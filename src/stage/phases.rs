@@ -103,6 +103,13 @@ pub(super) const PHASES: &[Phase<Boot>] = &[
         run: agent_phases::boot_blobs,
     },
     Phase {
+        name: "empty-root",
+        deadline: seconds(60),
+        retry: REMOTE,
+        remedy: "give the machine more memory, or boot with bootfabric.root=overlay, which unpacks nothing",
+        run: root::empty_root,
+    },
+    Phase {
         name: "root",
         deadline: seconds(60),
         retry: REMOTE,

@@ -39,6 +39,11 @@ impl Progress {
         self.total = total;
     }
 
+    /// Bytes that are not done.
+    pub(super) fn left(&self) -> u64 {
+        self.total.saturating_sub(self.samples.back().map_or(0, |&(_, bytes)| bytes))
+    }
+
     /// Bytes per second, as far as it can be told.
     fn rate(&self) -> Option<f64> {
         let (&(from, first), &(to, last)) = (self.samples.front()?, self.samples.back()?);

@@ -6,8 +6,12 @@
 //! | mode | `mount` | `unpack` |
 //! |---|---|---|
 //! | [`overlay`] | the blob, and over it what can be written | nothing |
-//! | [`zram`], [`tmpfs`] | the blob | an empty root, filled from it; the blob is let go |
+//! | [`zram`], [`tmpfs`] | nothing: the agent fills an [empty root](arriving) while chunks come | waits for that |
+//!
+//! Where the agent does not get there (a squashfs of a kind that only the kernel reads, an agent that died) the blob is mounted
+//! and copied once it is complete.
 
+mod arriving;
 mod empty;
 pub(crate) mod options;
 mod overlay;
@@ -35,6 +39,7 @@ use super::phase::{Host, PhaseError};
 use super::progress::{Progress, mebibytes};
 use crate::event::Event;
 use crate::memory;
+pub(super) use arriving::empty_root;
 use empty::Empty;
 use options::{RootSize, Seed};
 use unpack::{Tree, UnpackError};
@@ -118,6 +123,10 @@ pub(super) fn mount(boot: &mut Boot, _: Duration) -> Result<String, PhaseError> 
     if found != blob.bytes {
         return Err(RootError::Size { found, expected: blob.bytes }.into());
     }
+    let mode = boot.root_mode();
+    if boot.filling {
+        return Ok("nothing to mount: the root is filled by the agent".to_owned());
+    }
     boot.root = None;
     unmount(&[SYSROOT, UPPER, LOWER])?;
     boot.zram = None;
@@ -125,7 +134,6 @@ pub(super) fn mount(boot: &mut Boot, _: Duration) -> Result<String, PhaseError> 
     let device = LoopDevice::attach(boot, &path)?;
     let node = device.path.display().to_string();
     mount_on("squashfs", &node, Path::new(LOWER), MsFlags::MS_RDONLY, "").map_err(RootError::Squashfs)?;
-    let mode = boot.root_mode();
     let (held, root) = match mode {
         RootMode::Overlay => {
             let memory = memory::available().map_err(RootError::Memory)?;
@@ -178,12 +186,21 @@ pub(super) fn unpack(boot: &mut Boot, deadline: Duration) -> Result<String, Phas
     if boot.is_local() {
         return Ok(FROM_DISK.to_owned());
     }
-    let root = boot.root()?;
-    let (mode, blob_bytes, unpacked) = (root.mode, root.blob.bytes, root.device.is_none());
-    if mode == RootMode::Overlay {
+    if boot.root_mode() == RootMode::Overlay {
         return Ok("the root is the blob itself".to_owned());
     }
-    let note = if unpacked { "unpacked already".to_owned() } else { fill(boot, mode, blob_bytes)? };
+    let filled = if boot.filling { arriving::wait(boot, deadline)? } else { None };
+    if boot.root.is_none() {
+        // The agent did not fill it, or not all: from the blob, which is whole by now.
+        mount(boot, deadline)?;
+    }
+    let root = boot.root()?;
+    let (mode, blob_bytes, unpacked) = (root.mode, root.blob.bytes, root.device.is_none());
+    let note = match filled {
+        Some(note) => note,
+        None if unpacked => "unpacked already".to_owned(),
+        None => fill(boot, mode, blob_bytes)?,
+    };
     let seed = boot.line.root.seed;
     if seed == Seed::None {
         boot.agent.drop_root()?;
@@ -213,6 +230,22 @@ fn fill(boot: &mut Boot, mode: RootMode, blob_bytes: u64) -> Result<String, Phas
         boot.console.progress(now, "unpack", &shown.text());
     })
     .map_err(RootError::from)?;
+    unmount(&[LOWER])?;
+    if let Some(root) = boot.root.as_mut() {
+        root.device = None;
+    }
+    unpacked(boot, mode, tree.bytes(), content, blob_bytes, began)
+}
+
+/// Says what an unpacked root takes: `bytes` of files, `content` bytes with what else is in it.
+fn unpacked(
+    boot: &mut Boot,
+    mode: RootMode,
+    bytes: u64,
+    content: u64,
+    blob: u64,
+    began: Duration,
+) -> Result<String, PhaseError> {
     let used = match &boot.zram {
         Some(zram) => {
             // What waits to be written is not compressed yet.
@@ -222,25 +255,19 @@ fn fill(boot: &mut Boot, mode: RootMode, blob_bytes: u64) -> Result<String, Phas
         }
         None => content,
     };
-    unmount(&[LOWER])?;
-    if let Some(root) = boot.root.as_mut() {
-        root.device = None;
-    }
     let millis = u64::try_from(boot.now().saturating_sub(began).as_millis()).unwrap_or(u64::MAX);
     let compression = boot.zram.as_ref().map(Zram::compression);
     boot.emit(Event::RootUnpacked {
         mode: mode.to_string(),
         compression: compression.clone().unwrap_or_default(),
-        original: tree.bytes(),
+        original: bytes,
         used,
-        blob: blob_bytes,
+        blob,
         millis,
     });
     Ok(match compression {
-        Some(name) => {
-            format!("{:.1} MiB, {:.1} MiB in memory ({name})", mebibytes(tree.bytes()), mebibytes(used))
-        }
-        None => format!("{:.1} MiB in plain memory", mebibytes(tree.bytes())),
+        Some(name) => format!("{:.1} MiB, {:.1} MiB in memory ({name})", mebibytes(bytes), mebibytes(used)),
+        None => format!("{:.1} MiB in plain memory", mebibytes(bytes)),
     })
 }
 

@@ -276,6 +276,14 @@ impl Core {
         self.schedule(now);
     }
 
+    /// These chunks of a blob are asked for before all others: something waits for them. Said again, the new ones count.
+    pub fn first(&mut self, now: Time, id: BlobId, run: Run) {
+        if let Some(blob) = self.blobs.get_mut(&id) {
+            blob.first = blob.grid.cells_of(run.chunks());
+            self.schedule(now);
+        }
+    }
+
     /// Stops fetching a blob; what is held of it is still served.
     pub fn stop(&mut self, now: Time, id: BlobId) {
         self.drop_flights_for(id);

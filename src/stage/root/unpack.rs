@@ -9,22 +9,20 @@ use std::collections::HashMap;
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Read};
 use std::os::fd::AsFd;
-use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt, symlink};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
-use nix::fcntl::{AT_FDCWD, PosixFadviseAdvice, posix_fadvise};
-use nix::sys::stat::{Mode, SFlag, UtimensatFlags, mknod, utimensat};
+use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
+use nix::sys::stat::{Mode, SFlag, mknod};
 use nix::sys::time::TimeSpec;
-use nix::unistd::{Gid, Uid, fchownat};
+
+use crate::stage::copied::{PAGE, Properties, data_runs};
 
 /// Bytes read at a time: a block of the squashfs or several.
 const PIECE: usize = 1 << 20;
-
-/// What is a hole if it is all zeroes: a page of memory.
-const PAGE: usize = 4096;
 
 /// Threads at most: beyond this they wait for memory, not for processors.
 const MAX_THREADS: usize = 32;
@@ -198,48 +196,28 @@ fn copy_file(from: &Path, to: &Path, length: u64, piece: &mut [u8], done: &Atomi
     Ok(())
 }
 
-/// The parts of `piece` that are not zero, in whole pages, and where they begin.
-fn data_runs(piece: &[u8]) -> impl Iterator<Item = (u64, &[u8])> {
-    let zero = |page: &&[u8]| page.iter().all(|byte| *byte == 0);
-    let mut at = 0;
-    std::iter::from_fn(move || {
-        loop {
-            let rest = piece.get(at..).filter(|rest| !rest.is_empty())?;
-            let begin = at;
-            let data = rest.chunks(PAGE).take_while(|page| !zero(page)).map(<[u8]>::len).sum::<usize>();
-            if data > 0 {
-                at += data;
-                return Some((begin as u64, piece.get(begin..at)?));
-            }
-            at += rest.chunks(PAGE).take_while(zero).map(<[u8]>::len).sum::<usize>();
-        }
-    })
-}
-
 /// Gives `to` the owner, mode, attributes and times of `from`.
 fn properties(from: &Path, to: &Path, meta: &Metadata) -> io::Result<()> {
-    let (user, group) = (Uid::from_raw(meta.uid()), Gid::from_raw(meta.gid()));
-    fchownat(AT_FDCWD, to, Some(user), Some(group), nix::fcntl::AtFlags::AT_SYMLINK_NOFOLLOW)?;
-    if !meta.file_type().is_symlink() {
-        // After the owner, which takes away set-user-id bits.
-        fs::set_permissions(to, fs::Permissions::from_mode(meta.mode() & 0o7777))?;
-    }
-    // After the owner too, which takes away capabilities.
     let names = match xattr::list(from) {
         Ok(names) => names.collect(),
         // What a squashfs says when none of its files has any.
         Err(error) if error.kind() == io::ErrorKind::Unsupported => vec![],
         Err(error) => return Err(error),
     };
+    let mut attributes = Vec::new();
     for name in names {
         if let Some(value) = xattr::get(from, &name)? {
-            xattr::set(to, &name, &value)?;
+            attributes.push((name, value));
         }
     }
-    let time = |seconds, nanoseconds| TimeSpec::new(seconds, nanoseconds);
-    let modified = time(meta.mtime(), meta.mtime_nsec());
-    utimensat(AT_FDCWD, to, &modified, &modified, UtimensatFlags::NoFollowSymlink)?;
-    Ok(())
+    let properties = Properties {
+        owner: meta.uid(),
+        group: meta.gid(),
+        mode: (!meta.file_type().is_symlink()).then_some(meta.mode() & 0o7777),
+        attributes: &attributes,
+        modified: TimeSpec::new(meta.mtime(), meta.mtime_nsec()),
+    };
+    properties.give(to)
 }
 
 #[cfg(test)]

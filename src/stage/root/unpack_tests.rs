@@ -1,8 +1,8 @@
 use std::collections::BTreeMap;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
 
-use nix::unistd::mkfifo;
-use proptest::prelude::*;
+use nix::unistd::{Gid, Uid, mkfifo};
 
 use super::*;
 
@@ -106,22 +106,4 @@ fn a_failure_names_what_could_not_be_copied() {
     fs::write(to.path().join("file"), "in the way").unwrap();
     let error = tree.unpack(to.path(), |_| thread::yield_now()).unwrap_err();
     assert!(error.to_string().ends_with("/file"), "{error}");
-}
-
-proptest! {
-    #[test]
-    fn runs_put_together_are_the_piece(pages in prop::collection::vec((any::<bool>(), 1_usize..3), 0..8), tail in 0_usize..4096) {
-        let mut piece: Vec<u8> = pages.iter().flat_map(|(data, count)| vec![u8::from(*data); count * PAGE]).collect();
-        piece.extend(vec![1; tail]);
-        let mut again = vec![0; piece.len()];
-        let mut end = 0;
-        for (at, run) in data_runs(&piece) {
-            let at = usize::try_from(at).unwrap();
-            prop_assert!(at >= end && !run.is_empty());
-            end = at + run.len();
-            again[at..end].copy_from_slice(run);
-            prop_assert!(run.chunks(PAGE).all(|page| page.iter().any(|byte| *byte != 0)));
-        }
-        prop_assert_eq!(again, piece);
-    }
 }

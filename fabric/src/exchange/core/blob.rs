@@ -32,6 +32,8 @@ pub(crate) struct Blob {
     far: BTreeSet<Slot>,
     pub(crate) imports: Option<Box<Imports>>,
     pub(crate) fetch: Option<Fetch>,
+    /// Cells that are asked for before all others.
+    pub(crate) first: Range<u32>,
     pub(crate) governor: Governor,
     pub(crate) announcer: Announcer,
     /// We told the neighbours that we want to hear what they hold.
@@ -56,6 +58,7 @@ impl Blob {
             far: BTreeSet::new(),
             imports: None,
             fetch: None,
+            first: 0..0,
             governor: Governor::default(),
             announcer: Announcer::default(),
             interested: false,

@@ -233,7 +233,9 @@ impl Core {
             let choice = Choice { only: None, ..choice.clone() };
             std::iter::from_fn(|| view.offers.pop_front()).find(|&cell| choice.allows(cell))
         } else {
-            choice.rarest(start)
+            let first = Choice { window: blob.first.clone(), ..choice.clone() };
+            let pressing = (!blob.first.is_empty()).then(|| first.rarest(start)).flatten();
+            pressing.or_else(|| choice.rarest(start))
         };
         let mut cells = match picked {
             Some(cell) => cell..cell + 1,

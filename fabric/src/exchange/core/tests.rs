@@ -1,5 +1,6 @@
 //! Property tests of the core: hostile neighbours, lost peers, and that every fetch ends while one honest peer lives.
 
+mod first;
 mod racks;
 mod sharing;
 

@@ -1,5 +1,6 @@
 //! The handle through which a node uses its exchange.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
@@ -14,7 +15,7 @@ use super::task::{BlobState, Command};
 use super::{Events, Report};
 use crate::content::BlobIndex;
 use crate::id::BlobId;
-use crate::store::Store;
+use crate::store::{Blob, Store};
 
 /// Talks to the exchange's task. Clones talk to the same one.
 #[derive(Debug, Clone)]
@@ -77,6 +78,12 @@ impl ExchangeHandle {
             return Err(FetchError::Stopped);
         }
         Ok(fetch)
+    }
+
+    /// Something waits for the bytes `range` of a blob that is being fetched: they come before its others. Said again, the new
+    /// range counts.
+    pub async fn first(&self, blob: &Blob, range: Range<u64>) {
+        self.command(Command::First(blob.id(), blob.index().covering(range))).await;
     }
 
     /// Serves what the store holds of a blob; false if it holds nothing of it.

@@ -36,6 +36,7 @@ pub(super) enum Command {
         order: Order,
         progress: watch::Sender<Progress>,
     },
+    First(BlobId, Run),
     Stop(BlobId),
     Seed(BlobState),
     Forget(BlobId),
@@ -189,6 +190,7 @@ impl Task {
                     None => self.core.fetch(now, &grid, &have, priority, order),
                 }
             }
+            Command::First(blob, run) => self.core.first(now, blob, run),
             Command::Stop(blob) => {
                 self.core.stop(now, blob);
                 self.end(&blob, Err(FetchError::Stopped));
