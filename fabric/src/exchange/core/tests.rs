@@ -1,6 +1,7 @@
 //! Property tests of the core: hostile neighbours, lost peers, and that every fetch ends while one honest peer lives.
 
 mod racks;
+mod shares;
 mod sharing;
 
 use std::collections::BTreeMap;
