@@ -75,6 +75,8 @@ pub(super) struct AgentView {
     pub(super) root: Option<Blob>,
     /// The agent gave the root's blob back.
     pub(super) root_dropped: bool,
+    /// The agent keeps a share of the root's blob.
+    pub(super) root_shared: bool,
     /// The agent moved into the new root.
     pub(super) entered: bool,
     /// Grows whenever the agent got further: what does not grow stalls.
@@ -106,6 +108,7 @@ impl AgentView {
                 return self.progress(now, role, *bytes, *total, *peers);
             }
             Event::RootDropped { .. } => self.root_dropped = true,
+            Event::RootShared { .. } => self.root_shared = true,
             Event::Entered { .. } => self.entered = true,
             Event::PhaseFailed { phase, error, remedy } => {
                 return self.fail(phase, error.clone(), remedy);
