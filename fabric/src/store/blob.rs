@@ -380,47 +380,6 @@ impl Blob {
         Ok(())
     }
 
-    /// Takes `bad` chunks out, which makes a complete blob a partial one. One that is lent cannot be repaired: it ends. A
-    /// reader only stops trusting them.
-    pub(super) fn drop_chunks(&self, bad: &[Run]) -> Result<(), StoreError> {
-        let _transition = self.transition();
-        // Held to the end, so that no chunk is committed in between.
-        let mut state = self.state();
-        if matches!(state.phase, Phase::Forgotten | Phase::HandedOver) {
-            return Ok(());
-        }
-        let mut have = state.have.clone();
-        for chunk in bad.iter().flat_map(|run| run.first..run.first.saturating_add(run.count)) {
-            have.remove(chunk);
-        }
-        if self.is_lent() || self.dir.is_reader() {
-            self.complete.store(false, Ordering::Release);
-            self.held.send_replace(have.count());
-            state.held_bytes = bytes_of(&self.index, &have);
-            state.have = have;
-            state.phase = if self.is_lent() { Phase::Forgotten } else { Phase::ReadOnly };
-            return Ok(());
-        }
-        // The journal first: a crash from here on leaves a partial blob, or a complete one whose damage is found again.
-        let journal = Journal::replace(&self.dir, &self.dir.journal(&self.id()), &check::runs_of(&have))?;
-        if self.is_complete() {
-            self.dir.rename(&self.complete_path, &self.partial_path)?;
-            self.complete.store(false, Ordering::Release);
-        }
-        let open = || {
-            state.file.set_permissions(Permissions::from_mode(PARTIAL_MODE))?;
-            let file = File::options().write(true).open(&self.partial_path)?;
-            file.set_len(self.index.size())?;
-            Ok(Arc::new(file))
-        };
-        let file = open().map_err(|error| self.dir.error("open", &self.partial_path, error))?;
-        self.held.send_replace(have.count());
-        state.held_bytes = bytes_of(&self.index, &have);
-        state.have = have;
-        state.phase = Phase::Partial(Writer { file, journal });
-        Ok(())
-    }
-
     /// Ends all writing: the blob leaves the store.
     pub(super) fn retire(&self) {
         let _transition = self.transition();

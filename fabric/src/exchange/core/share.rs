@@ -171,7 +171,7 @@ impl Core {
             if blob.governor.governing() { Vec::new() } else { blob.leave(now, &mut share, &verdicts) };
         let release = due(now, blob, &mut share);
         let mut report = ShareReport {
-            sharers: 1 + sharers(&share, blob, peers).len() as u32,
+            sharers: u32::try_from(1 + sharers(&share, blob, peers).len()).unwrap_or(u32::MAX),
             copies: share.copies,
             ..ShareReport::default()
         };

@@ -1,18 +1,22 @@
-//! Giving chunks of a blob back: first they are no longer held, then the file-system gets their room.
+//! Taking chunks out of a blob, and giving them back: first they are no longer held, then the file-system gets their room.
 //!
 //! Between the two lies whoever reads them. Every reader takes the file [before it asks](Blob::held_file) whether its bytes are
 //! held, and a withdrawal gives readers another file from then on: once nobody has the one from before, nobody reads
 //! what is to go.
 
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::ops::Range;
+use std::os::unix::fs::PermissionsExt;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
 use nix::fcntl::{FallocateFlags, fallocate};
 
-use super::Blob;
+use super::{Blob, PARTIAL_MODE, Phase, Writer, bytes_of};
 use crate::exchange::message::Run;
+use crate::store::check;
 use crate::store::error::StoreError;
+use crate::store::journal::Journal;
 
 impl Blob {
     /// The file, if all bytes of `range` are held; through it they stay readable although the blob withdraws them.
@@ -20,6 +24,47 @@ impl Blob {
     pub fn held_file(&self, range: Range<u64>) -> Option<Arc<File>> {
         let file = self.file();
         self.holds(range).then_some(file)
+    }
+
+    /// Takes `bad` chunks out, which makes a complete blob a partial one. One that is lent cannot be repaired: it ends. A
+    /// reader only stops trusting them.
+    pub(in crate::store) fn drop_chunks(&self, bad: &[Run]) -> Result<(), StoreError> {
+        let _transition = self.transition();
+        // Held to the end, so that no chunk is committed in between.
+        let mut state = self.state();
+        if matches!(state.phase, Phase::Forgotten | Phase::HandedOver) {
+            return Ok(());
+        }
+        let mut have = state.have.clone();
+        for chunk in bad.iter().flat_map(|run| run.first..run.first.saturating_add(run.count)) {
+            have.remove(chunk);
+        }
+        if self.is_lent() || self.dir.is_reader() {
+            self.complete.store(false, Ordering::Release);
+            self.held.send_replace(have.count());
+            state.held_bytes = bytes_of(&self.index, &have);
+            state.have = have;
+            state.phase = if self.is_lent() { Phase::Forgotten } else { Phase::ReadOnly };
+            return Ok(());
+        }
+        // The journal first: a crash from here on leaves a partial blob, or a complete one whose damage is found again.
+        let journal = Journal::replace(&self.dir, &self.dir.journal(&self.id()), &check::runs_of(&have))?;
+        if self.is_complete() {
+            self.dir.rename(&self.complete_path, &self.partial_path)?;
+            self.complete.store(false, Ordering::Release);
+        }
+        let open = || {
+            state.file.set_permissions(Permissions::from_mode(PARTIAL_MODE))?;
+            let file = File::options().write(true).open(&self.partial_path)?;
+            file.set_len(self.index.size())?;
+            Ok(Arc::new(file))
+        };
+        let file = open().map_err(|error| self.dir.error("open", &self.partial_path, error))?;
+        self.held.send_replace(have.count());
+        state.held_bytes = bytes_of(&self.index, &have);
+        state.have = have;
+        state.phase = Phase::Partial(Writer { file, journal });
+        Ok(())
     }
 
     /// Holds the chunks of `runs` no longer: a complete blob becomes a partial one. [`Blob::trim`] gives their room back.
