@@ -23,6 +23,8 @@ use netlab::{Host, HostSpec};
 /// and a few looks.
 const PATIENCE: Duration = Duration::from_secs(150);
 
+/// Prefix of the network that `init` makes.
+const PREFIX: u8 = 22;
 /// How often all are looked at while one is listened to.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -86,7 +88,7 @@ impl Bench {
     /// Starts an agent at the address that ends with `number`, and waits until it holds everything.
     fn agent(&self, number: u8, peers: &[Ipv4Addr]) -> anyhow::Result<Agent> {
         let name = format!("agent{number}");
-        let address = format!("10.77.0.{number}/24");
+        let address = format!("10.77.0.{number}/{PREFIX}");
         let spec = HostSpec::new(&name).address(address.parse()?);
         let host = self.cluster.lab().host_with(&spec, self.cluster.switch())?;
         let state = self.cluster.lab().directory().join(format!("{name}.state"));
