@@ -326,6 +326,23 @@ pub enum Event {
         /// Its size in bytes.
         bytes: u64,
     },
+    /// The node keeps a share of the root's blob; said when that begins and whenever the share has changed.
+    RootShared {
+        /// The blob.
+        blob: String,
+        /// Its size in bytes.
+        bytes: u64,
+        /// Bytes of it that are held.
+        held: u64,
+        /// How many nodes share it, as far as this one sees, itself included.
+        sharers: u32,
+        /// How many of them are to hold each chunk.
+        copies: u8,
+        /// Bytes that this node ought to hold and lacks.
+        lacking: u64,
+        /// Bytes of these for which it has no memory.
+        no_room: u64,
+    },
     /// A disk was installed; the machine starts from it without a network from now on.
     DiskInstalled {
         /// Its node.

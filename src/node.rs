@@ -16,6 +16,7 @@
 //! | [`next_boot`] | what this machine starts next, if it starts without its firmware |
 //! | [`members`] | its part in a private fabric |
 //! | [`services`], [`boot`] | HTTP, TFTP and DHCP in this program |
+//! | [`sharing`] | the share of the root's blob that a node keeps which has unpacked it |
 //! | [`bulk`] | runs from and for peers: HTTP, or the swarm where it cannot be reached |
 //! | [`neighbours`] | the swarm's events, carried to exchange, DHCP and view |
 //! | [`control`] | the socket for the command line and for the next agent |
@@ -44,6 +45,7 @@ mod own_address;
 mod own_files;
 mod script;
 mod services;
+mod sharing;
 pub mod status;
 mod unpack;
 mod view;
@@ -431,6 +433,10 @@ impl Node {
         }
         if line == "list root" {
             tokio::spawn(unpack::list(self.join.clone()));
+            return;
+        }
+        if line == "share root" {
+            tokio::spawn(self.join.clone().share_root());
             return;
         }
         let Some(root) = line.strip_prefix("enter ") else {

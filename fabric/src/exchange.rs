@@ -25,7 +25,7 @@ pub mod sim;
 pub mod source;
 
 pub use ban::{BadChunk, Ban};
-pub use core::{Order, PeerHint, PeerKey, Priority};
+pub use core::{Order, PeerHint, PeerKey, Priority, ShareReport};
 pub use driver::{Exchange, ExchangeConfig, ExchangeHandle, Fetch, FetchError, Outgoing, Progress, Report};
 pub use event::ExchangeEvent;
 pub use fallback::FallbackSource;

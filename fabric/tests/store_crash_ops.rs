@@ -13,6 +13,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use fabric::content::BlobIndex;
+use fabric::exchange::Run;
 use fabric::id::ObjectId;
 use fabric::store::{Item, Pin, Store};
 use nix::sys::ptrace::{self, Options};
@@ -37,6 +38,8 @@ enum Op {
     Write(usize, u32),
     Import(usize),
     Forget(usize),
+    /// Give a chunk back, and its room.
+    Withdraw(usize, u32),
     /// Keep the object and let a head name it.
     Publish(u64, usize),
     Unhead(u64),
@@ -48,7 +51,7 @@ enum Op {
 }
 
 /// Everything that a store does, once at least.
-const SCRIPT: [Op; 22] = [
+const SCRIPT: [Op; 27] = [
     Op::Write(1, 1),
     Op::Publish(0, 0),
     Op::Import(0),
@@ -71,6 +74,11 @@ const SCRIPT: [Op; 22] = [
     Op::Unhead(0),
     Op::Collect,
     Op::Import(3),
+    Op::Withdraw(3, 1),
+    Op::Withdraw(3, 0),
+    Op::Reopen,
+    Op::Write(3, 1),
+    Op::Write(3, 0),
 ];
 
 /// Operation number `number` of `seed`. Each seed favours some of them, so that kills meet each in the middle.
@@ -82,7 +90,7 @@ fn op(seed: u64, number: u64) -> Op {
     let kinds: &[u64] = match seed % 4 {
         0 => &[0, 1, 1, 1, 1, 2, 3, 4, 5, 6, 7, 8],
         1 => &[2, 8, 2, 3, 2, 8, 4],
-        2 => &[1, 1, 1, 1, 1, 1, 1, 1, 2, 3],
+        2 => &[1, 1, 1, 1, 1, 1, 1, 1, 2, 3, 9, 9],
         _ => &[4, 5, 6, 7, 8, 2],
     };
     match kinds[kind as usize % kinds.len()] {
@@ -94,6 +102,7 @@ fn op(seed: u64, number: u64) -> Op {
         5 => Op::Unhead(other % NAMES),
         6 => Op::Pin(other % NAMES, one),
         7 => Op::Unpin(other % NAMES),
+        9 => Op::Withdraw(one, other as u32),
         _ => Op::Collect,
     }
 }
@@ -124,6 +133,13 @@ impl World {
             }
             Op::Import(blob) => drop(store.add_bytes(&self.blobs[blob].0).unwrap()),
             Op::Forget(blob) => drop(store.forget(&self.blobs[blob].1.blob()).unwrap()),
+            Op::Withdraw(blob, chunk) => {
+                if let Some(blob) = store.blob(&self.blobs[blob].1.blob()) {
+                    let first = chunk % blob.index().count();
+                    blob.withdraw(&[Run { first, count: 1 }]).unwrap();
+                    assert!(blob.trim().unwrap(), "nobody reads");
+                }
+            }
             Op::Publish(name, object) => {
                 let id = store.put_object(&self.objects[object]).unwrap();
                 store.set_head(&head(name), &id).unwrap();
@@ -166,6 +182,10 @@ impl Model {
             }
             Op::Import(blob) => drop(self.chunks.insert(blob, (0..world.blobs[blob].1.count()).collect())),
             Op::Forget(blob) => drop(self.chunks.remove(&blob)),
+            Op::Withdraw(blob, chunk) => {
+                let chunk = chunk % world.blobs[blob].1.count();
+                self.chunks.entry(blob).or_default().remove(&chunk);
+            }
             Op::Publish(name, object) => drop(self.heads.insert(name, object)),
             Op::Unhead(name) => drop(self.heads.remove(&name)),
             Op::Pin(name, blob) => drop(self.pins.insert(name, blob)),
@@ -186,7 +206,7 @@ impl Model {
         };
         let happened = match op {
             Op::Begin(_) | Op::Write(..) | Op::Import(_) | Op::Reopen => false,
-            Op::Forget(_) | Op::Collect => true,
+            Op::Forget(_) | Op::Withdraw(..) | Op::Collect => true,
             Op::Publish(name, object) => {
                 store.head(&head(name)).unwrap()
                     == Some(ObjectId(fabric::id::Hash::of(&world.objects[object])))

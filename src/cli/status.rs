@@ -8,7 +8,7 @@ use tokio::io::AsyncBufReadExt;
 
 use super::output::{human_bytes, print_line};
 use crate::node::control::{Request, ask, ask_line, socket_path};
-use crate::node::status::Status;
+use crate::node::status::{ShareStatus, Status};
 
 /// Where a node of this machine keeps its control socket unless told otherwise.
 pub(crate) const DEFAULT_STATE: &str = "/run/bootfabric";
@@ -109,6 +109,7 @@ fn lines(status: &Status) -> Vec<String> {
     for blob in &status.blobs {
         let share = (blob.held * 100).checked_div(blob.size).unwrap_or(100);
         lines.push(format!("  {:<12} {:>9}  {share:>3} %  {}", blob.role, human_bytes(blob.size), blob.blob));
+        lines.extend(blob.share.map(|share| share_line(&share)));
     }
     lines.push(format!("\nleases ({})", status.leases.len()));
     for lease in &status.leases {
@@ -128,4 +129,20 @@ fn lines(status: &Status) -> Vec<String> {
         ));
     }
     lines
+}
+
+/// What is said of a blob of which a share is kept.
+fn share_line(share: &ShareStatus) -> String {
+    let ShareStatus { sharers, copies, lacking, no_room } = *share;
+    let mut line = match sharers {
+        1 => "    the first of its share: all stays until others keep one".to_owned(),
+        _ => format!("    a share: {sharers} nodes keep {copies} copies of each chunk"),
+    };
+    if lacking > 0 {
+        line.push_str(&format!(", {} to come", human_bytes(lacking)));
+    }
+    if no_room > 0 {
+        line.push_str(&format!(", no memory for {} of it", human_bytes(no_room)));
+    }
+    line
 }

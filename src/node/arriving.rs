@@ -4,6 +4,7 @@
 //! for a clock, but gives up when nothing at all arrives for [`STALL`]. The task that reads ahead ends when the reader
 //! goes away: its pipe is then closed.
 
+use std::fs::File;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
@@ -39,7 +40,7 @@ async fn copy(blob: Arc<Blob>, range: Range<u64>, mut writer: DuplexStream) {
             tracing::warn!(blob = %blob.index().blob(), offset = at, "nothing arrived, a waiting client is let go");
             return;
         }
-        match read(&blob, piece.clone()).await {
+        match read(blob.file(), piece.clone()).await {
             Ok(bytes) if writer.write_all(&bytes).await.is_ok() => at = piece.end,
             // The client went away, which ends this task; or the store failed, which ends the transfer.
             _ => return,
@@ -63,9 +64,8 @@ async fn held(blob: &Blob, piece: Range<u64>) -> bool {
     }
 }
 
-/// The bytes of `piece`, which is held, read on the blocking pool.
-pub(super) async fn read(blob: &Blob, piece: Range<u64>) -> std::io::Result<Vec<u8>> {
-    let file = blob.file();
+/// The bytes of `piece`, which are held, read from `file` on the blocking pool.
+pub(super) async fn read(file: Arc<File>, piece: Range<u64>) -> std::io::Result<Vec<u8>> {
     let length = usize::try_from(piece.end - piece.start).unwrap_or(0);
     let read = move || {
         let mut bytes = vec![0; length];

@@ -57,14 +57,15 @@ impl StoredRuns {
 #[async_trait]
 impl BulkReader for StoredRuns {
     async fn read(&self, blob: &BlobId, bytes: Range<u64>) -> Result<Bytes, NotHeld> {
-        let blob = self.store.blob(blob).filter(|blob| blob.holds(bytes.clone())).ok_or(NotHeld)?;
+        let blob = self.store.blob(blob).ok_or(NotHeld)?;
+        let file = blob.held_file(bytes.clone()).ok_or(NotHeld)?;
         let mut piece = bytes;
         if let Some(limit) = &self.limit {
             let left = usize::try_from(piece.end - piece.start).unwrap_or(usize::MAX);
             piece.end = piece.start + limit.turn(left).await as u64;
         }
         let at = piece.start;
-        match arriving::read(&blob, piece).await {
+        match arriving::read(file, piece).await {
             Ok(bytes) => Ok(bytes.into()),
             Err(error) => {
                 tracing::warn!(%error, blob = %blob.id(), offset = at, "a run cannot be read; `bootfabric status` names the store");

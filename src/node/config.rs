@@ -106,7 +106,20 @@ impl NodeConfig {
 
     /// Whether the blob of such a root is given back once it is unpacked.
     pub(crate) fn drops_root(&self, mode: RootMode) -> bool {
-        self.root.seed == Seed::None && matches!(self.root_mode(mode), RootMode::Zram | RootMode::Tmpfs)
+        self.root.seed == Seed::None && self.unpacks(mode)
+    }
+
+    /// On how many nodes each chunk of such a root's blob is to be, if this one keeps only a share of it once it is unpacked. What
+    /// is on a disk takes no memory and stays.
+    pub(crate) fn shares_root(&self, mode: RootMode) -> Option<u8> {
+        match self.root.seed {
+            Seed::Share { copies } if self.volatile && self.unpacks(mode) => Some(copies),
+            Seed::Share { .. } | Seed::All | Seed::None => None,
+        }
+    }
+
+    fn unpacks(&self, mode: RootMode) -> bool {
+        matches!(self.root_mode(mode), RootMode::Zram | RootMode::Tmpfs)
     }
 }
 
@@ -170,7 +183,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_an_unpacked_root_is_given_back_and_only_if_it_is_not_kept() {
+    fn only_an_unpacked_root_is_given_back_or_shared_and_only_if_it_is_not_kept() {
         let config = |mode, seed| NodeConfig {
             root: RootOptions { mode, seed, ..RootOptions::default() },
             ..NodeConfig::example()
@@ -181,6 +194,12 @@ mod tests {
         assert!(config(Some(RootMode::Zram), Seed::None).drops_root(overlay));
         assert!(!config(Some(overlay), Seed::None).drops_root(RootMode::Zram));
         assert!(!config(Some(RootMode::Zram), Seed::All).drops_root(overlay));
+        let share = Seed::Share { copies: 3 };
+        assert!(!config(Some(RootMode::Zram), share).drops_root(overlay));
+        assert_eq!(config(Some(RootMode::Zram), share).shares_root(overlay), Some(3));
+        assert_eq!(config(None, share).shares_root(overlay), None);
+        let disk = NodeConfig { volatile: false, ..config(None, share) };
+        assert_eq!(disk.shares_root(RootMode::Tmpfs), None);
     }
 
     #[test]

@@ -225,8 +225,8 @@ impl FileBody for StoredBlob {
     }
 
     async fn slice(&self, range: Range<u64>) -> Result<Slice, FileError> {
-        if self.blob.holds(range.clone()) {
-            Ok(Slice::File { file: self.blob.file(), range })
+        if let Some(file) = self.blob.held_file(range.clone()) {
+            Ok(Slice::File { file, range })
         } else if self.wait {
             Ok(Slice::Stream(Arriving::stream(Arc::clone(&self.blob), range)))
         } else {

@@ -80,10 +80,13 @@ impl Join {
         let remedy = "is a node that was booted before alive on the switch?";
         let waiting = || soon("gives the fabric's settings", self.view.wait_settings());
         let settings = self.until_done("settings", remedy, waiting).await;
-        // What was unpacked and given back is neither weighed nor fetched again.
-        let given_back = takes_over && config.drops_root(release.release.root_mode);
+        // What was unpacked and given back, in whole or in part, is neither weighed nor fetched again.
+        let mode = release.release.root_mode;
+        let shared =
+            config.shares_root(mode).is_some() && self.store.blob(&release.release.root.blob).is_some();
+        let given_back = takes_over && (config.drops_root(mode) || shared);
         if config.volatile && !given_back {
-            self.memory(&release.release, config.root_mode(release.release.root_mode)).await;
+            self.memory(&release.release, config.root_mode(mode)).await;
         }
         self.boot_blobs(&release.release).await;
         self.announce(&release, &settings).await;
@@ -112,6 +115,9 @@ impl Join {
                 .await
                 .map_or(0, |report| report.peers.iter().map(|peer| peer.bytes).sum());
             self.events.emit(Event::TookOver { fetched });
+            if config.shares_root(mode).is_some() {
+                self.share_root().await;
+            }
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use fabric::exchange::{BadChunk, Route};
+use fabric::exchange::{BadChunk, Route, ShareReport};
 use fabric::id::{Hash, NodeId, ObjectId};
 use serde::{Deserialize, Serialize};
 
@@ -121,6 +121,29 @@ pub struct BlobStatus {
     pub size: u64,
     /// Bytes of it that are held and verified.
     pub held: u64,
+    /// The share that is kept of it, if not all of it is.
+    #[serde(default)]
+    pub share: Option<ShareStatus>,
+}
+
+/// The share of a blob that a node keeps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShareStatus {
+    /// How many nodes share the blob, as far as this one sees, itself included.
+    pub sharers: u32,
+    /// How many of them are to hold each chunk.
+    pub copies: u8,
+    /// Bytes that this node ought to hold and lacks.
+    pub lacking: u64,
+    /// Bytes of these for which it has no memory.
+    pub no_room: u64,
+}
+
+impl From<ShareReport> for ShareStatus {
+    fn from(report: ShareReport) -> Self {
+        let ShareReport { sharers, copies, lacking, no_room, .. } = report;
+        Self { sharers, copies, lacking, no_room }
+    }
 }
 
 /// A lease.

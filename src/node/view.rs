@@ -8,8 +8,8 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Instant;
 
-use fabric::exchange::ExchangeHandle;
-use fabric::id::{Hash, NodeId, ObjectId};
+use fabric::exchange::{ExchangeHandle, ShareReport};
+use fabric::id::{BlobId, Hash, NodeId, ObjectId};
 use fabric::store::Store;
 use fabric::swarm::{Announcement, MemberInfo};
 use fabric::trust::{Release, Settings};
@@ -57,6 +57,8 @@ pub(crate) struct View {
     refused: watch::Sender<Option<NotAdmitted>>,
     /// Handles that exist once their service has started.
     services: Mutex<Services>,
+    /// The blob of which a share is kept, and how that is.
+    share: Mutex<Option<(BlobId, ShareReport)>>,
     /// The machines that boot from this node.
     boots: Arc<Boots>,
 }
@@ -116,6 +118,7 @@ impl View {
             peers: watch::Sender::new(0),
             refused: watch::Sender::new(None),
             services: Mutex::default(),
+            share: Mutex::default(),
             boots: Arc::default(),
         }
     }
@@ -261,6 +264,11 @@ impl View {
         self.services().tftp = Some(counters);
     }
 
+    /// Notes the share that is kept of a blob.
+    pub(crate) fn set_share(&self, blob: BlobId, report: ShareReport) {
+        *self.share.lock().unwrap_or_else(PoisonError::into_inner) = Some((blob, report));
+    }
+
     pub(crate) fn boots(&self) -> &Arc<Boots> {
         &self.boots
     }
@@ -363,6 +371,7 @@ impl View {
             why: ban.why,
             proof: ban.proof,
         });
+        let share = *self.share.lock().unwrap_or_else(PoisonError::into_inner);
         let blobs = self.store.blobs().into_iter().map(|info| BlobStatus {
             role: release
                 .and_then(|known| role(&known.release, info.reference.blob))
@@ -371,6 +380,7 @@ impl View {
             blob: info.reference.blob.0,
             size: info.reference.size,
             held: info.held_bytes,
+            share: share.filter(|(blob, _)| *blob == info.reference.blob).map(|(_, report)| report.into()),
         });
         Status {
             node: self.node.0,

@@ -172,6 +172,11 @@ impl Agent {
         self.running.as_mut().ok_or(AgentError::NotRunning)?.tell("drop root")
     }
 
+    /// Tells it to keep a share of the root's blob and to give the rest back as others hold it. Saying it again does no harm.
+    pub(super) fn share_root(&mut self) -> Result<(), AgentError> {
+        self.running.as_mut().ok_or(AgentError::NotRunning)?.tell("share root")
+    }
+
     /// Ends it at once. It is started again like any agent that died.
     pub(super) fn kill(&self) {
         if let Some(running) = &self.running {

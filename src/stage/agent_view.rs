@@ -93,6 +93,8 @@ pub(super) struct AgentView {
     pub(super) unfilled: Option<String>,
     /// The agent gave the root's blob back.
     pub(super) root_dropped: bool,
+    /// The agent keeps a share of the root's blob.
+    pub(super) root_shared: bool,
     /// The agent moved into the new root.
     pub(super) entered: bool,
     /// Grows whenever the agent got further: what does not grow stalls.
@@ -126,6 +128,7 @@ impl AgentView {
             Event::RootListed { bytes, files } => self.listed = Some(Listed { bytes: *bytes, files: *files }),
             Event::RootFilled { .. } => self.filled = true,
             Event::RootDropped { .. } => self.root_dropped = true,
+            Event::RootShared { .. } => self.root_shared = true,
             Event::Entered { .. } => self.entered = true,
             Event::PhaseFailed { phase, error, .. } if phase == UNPACK => self.unfilled = Some(error.clone()),
             Event::PhaseFailed { phase, error, remedy } => {

@@ -202,13 +202,19 @@ pub(super) fn unpack(boot: &mut Boot, deadline: Duration) -> Result<String, Phas
         None => fill(boot, mode, blob_bytes)?,
     };
     let seed = boot.line.root.seed;
-    if seed == Seed::None {
-        boot.agent.drop_root()?;
-        until(boot, deadline, |view| view.root_dropped.then_some(()))?;
-    }
     let kept = match seed {
         Seed::All => "kept for others",
-        Seed::None => "given back",
+        Seed::Share { .. } if boot.disks.store => "on the disk, kept for others",
+        Seed::Share { .. } => {
+            boot.agent.share_root()?;
+            until(boot, deadline, |view| view.root_shared.then_some(()))?;
+            "kept in part, as others come to hold the rest"
+        }
+        Seed::None => {
+            boot.agent.drop_root()?;
+            until(boot, deadline, |view| view.root_dropped.then_some(()))?;
+            "given back"
+        }
     };
     Ok(format!("{note}; the blob's {:.1} MiB {kept}", mebibytes(blob_bytes)))
 }

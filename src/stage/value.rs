@@ -56,7 +56,7 @@ pub enum ValueError {
     #[error("zstd, lz4 or lzo-rle is expected")]
     Compression,
     /// Not a policy of what is kept for others.
-    #[error("all or none is expected")]
+    #[error("`all`, `none`, `share` or `share:COPIES` (1 to 16) is expected")]
     Seed,
     /// Not a number of things.
     #[error("a number from 1 on is expected")]

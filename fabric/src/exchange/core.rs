@@ -16,6 +16,7 @@
 //! | `picker`, `fetch`, `schedule` | which cell, what is under way, which neighbour |
 //! | `imports` | what has to come from other racks, and who of ours fetches it |
 //! | `governor`, `announce` | the seeder in a flash crowd; when to tell of new cells |
+//! | `share` | what a node keeps that need not hold the whole blob |
 
 mod announce;
 mod bans;
@@ -31,6 +32,7 @@ mod rate;
 mod requests;
 pub(crate) mod rng;
 mod schedule;
+mod share;
 mod spread;
 pub(crate) mod time;
 mod view;
@@ -57,6 +59,7 @@ use peer::{Peer, Slot, Standing};
 use rate::Rate;
 pub use requests::Failure;
 use rng::Rng;
+pub use share::{Review, ShareReport};
 pub use time::Time;
 
 /// Names a neighbour.
@@ -223,6 +226,10 @@ impl Core {
         let Some(&slot) = self.slots.get(&key) else { return };
         self.drop_flights_of(slot);
         for blob in self.blobs.values_mut() {
+            let shared = blob.views.get(&slot).is_some_and(|view| view.sharing);
+            if let Some(share) = blob.share.as_mut().filter(|_| shared) {
+                share.lost(now, key);
+            }
             blob.forget(slot);
         }
         self.peers.remove(&slot);
@@ -267,6 +274,7 @@ impl Core {
             self.outputs.push_back(Output::Event(ExchangeEvent::BlobComplete { blob: id }));
             return;
         }
+        blob.share = None;
         blob.fetch = Some(Fetch::new(now, priority, order, &blob.cells));
         self.drop_flights_for(id);
         self.fetches.retain(|_, other| *other != id);

@@ -70,6 +70,14 @@ pub enum Message {
         /// The blob.
         blob: BlobId,
     },
+    /// "I keep a share of this blob: I give back what I have of it only as this rule allows." Said before the
+    /// [`Message::Bitfield`] that answers interest, and when it begins. Travels as a hint, which older versions skip.
+    Sharing {
+        /// The blob.
+        blob: BlobId,
+        /// How the blob is divided and nodes are ranked: only nodes with the same rule count each other.
+        rule: u8,
+    },
 }
 
 impl Message {
@@ -84,7 +92,8 @@ impl Message {
             | Self::Fetching { blob, .. }
             | Self::Dropped { blob }
             | Self::Offer { blob, .. }
-            | Self::Open { blob } => *blob,
+            | Self::Open { blob }
+            | Self::Sharing { blob, .. } => *blob,
         }
     }
 }

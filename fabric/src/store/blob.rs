@@ -1,13 +1,14 @@
 //! One blob: its file, and which of its chunks are in it.
 
 mod lend;
+mod withdraw;
 
 use std::fs::{File, Permissions};
 use std::ops::Range;
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
 use tokio::sync::watch;
 
@@ -34,16 +35,20 @@ pub struct Blob {
     complete_path: PathBuf,
     /// The owner's file that has the content, if it is not in the store's directory.
     elsewhere: OnceLock<PathBuf>,
-    /// Read-only; stays the same file when the blob gets its final name.
-    file: Arc<File>,
     /// Held while the blob changes between partial, complete and forgotten, which needs I/O; before `state`.
     transition: Mutex<()>,
     state: Mutex<State>,
+    /// Held for reading while chunks are checked and written, for writing while they are taken out; before `transition`.
+    writing: RwLock<()>,
+    /// There may be bytes in the file that are not held: the files through which somebody may still read them.
+    untrimmed: Mutex<Option<Vec<Arc<File>>>>,
     complete: AtomicBool,
     held: watch::Sender<u32>,
 }
 
 struct State {
+    /// Read-only; stays the same file when the blob gets its final name.
+    file: Arc<File>,
     have: Bitfield,
     held_bytes: u64,
     phase: Phase,
@@ -61,6 +66,16 @@ enum Phase {
 struct Writer {
     file: Arc<File>,
     journal: Journal,
+}
+
+impl State {
+    /// The file to write to; none if the blob is not partial.
+    fn writer_file(&self) -> Option<Arc<File>> {
+        match &self.phase {
+            Phase::Partial(writer) => Some(writer.file.clone()),
+            Phase::Complete | Phase::Forgotten | Phase::HandedOver | Phase::ReadOnly => None,
+        }
+    }
 }
 
 /// Good chunks that follow one another: `at` is where they lie in the bytes given, `offset` where in the blob.
@@ -121,11 +136,12 @@ impl Blob {
             elsewhere: OnceLock::new(),
             dir: dir.clone(),
             index: Arc::new(index),
-            file: Arc::new(file),
             transition: Mutex::new(()),
             complete: AtomicBool::new(matches!(phase, Phase::Complete)),
             held: watch::Sender::new(have.count()),
-            state: Mutex::new(State { have, held_bytes, phase }),
+            untrimmed: Mutex::new(matches!(phase, Phase::Partial(_)).then(Vec::new)),
+            writing: RwLock::default(),
+            state: Mutex::new(State { file: Arc::new(file), have, held_bytes, phase }),
         })
     }
 
@@ -182,7 +198,7 @@ impl Blob {
     /// it was forgotten.
     #[must_use]
     pub fn file(&self) -> Arc<File> {
-        self.file.clone()
+        self.state().file.clone()
     }
 
     /// Where the file is now. The path of a complete blob is final, unless it is [released](super::Store::release_file).
@@ -244,6 +260,7 @@ impl Blob {
     pub fn write_run(&self, first: u32, bytes: &[u8]) -> Result<Run, WriteError> {
         let (run, rest) = self.whole_chunks(first, bytes);
         let mut bad = Vec::new();
+        let _writing = self.writing.read().unwrap_or_else(PoisonError::into_inner);
         if let Some(file) = self.writer()? {
             for segment in self.verify_missing(run, bytes, &mut bad) {
                 let data = bytes.get(segment.at).unwrap_or_default();
@@ -315,7 +332,7 @@ impl Blob {
     /// Records a run whose bytes are written.
     fn commit(&self, run: Run) -> Result<(), StoreError> {
         let mut state = self.state();
-        let State { have, held_bytes, phase } = &mut *state;
+        let State { have, held_bytes, phase, .. } = &mut *state;
         let chunks = run.first..run.first.saturating_add(run.count);
         if have.has_all(chunks.clone()) {
             return Ok(());
@@ -360,47 +377,6 @@ impl Blob {
         self.state().phase = Phase::Complete;
         self.complete.store(true, Ordering::Release);
         self.held.send_replace(self.index.count());
-        Ok(())
-    }
-
-    /// Takes `bad` chunks out, which makes a complete blob a partial one. One that is lent cannot be repaired: it ends. A
-    /// reader only stops trusting them.
-    pub(super) fn drop_chunks(&self, bad: &[Run]) -> Result<(), StoreError> {
-        let _transition = self.transition();
-        // Held to the end, so that no chunk is committed in between.
-        let mut state = self.state();
-        if matches!(state.phase, Phase::Forgotten | Phase::HandedOver) {
-            return Ok(());
-        }
-        let mut have = state.have.clone();
-        for chunk in bad.iter().flat_map(|run| run.first..run.first.saturating_add(run.count)) {
-            have.remove(chunk);
-        }
-        if self.is_lent() || self.dir.is_reader() {
-            self.complete.store(false, Ordering::Release);
-            self.held.send_replace(have.count());
-            state.held_bytes = bytes_of(&self.index, &have);
-            state.have = have;
-            state.phase = if self.is_lent() { Phase::Forgotten } else { Phase::ReadOnly };
-            return Ok(());
-        }
-        // The journal first: a crash from here on leaves a partial blob, or a complete one whose damage is found again.
-        let journal = Journal::replace(&self.dir, &self.dir.journal(&self.id()), &check::runs_of(&have))?;
-        if self.is_complete() {
-            self.dir.rename(&self.complete_path, &self.partial_path)?;
-            self.complete.store(false, Ordering::Release);
-        }
-        let open = || {
-            self.file.set_permissions(Permissions::from_mode(PARTIAL_MODE))?;
-            let file = File::options().write(true).open(&self.partial_path)?;
-            file.set_len(self.index.size())?;
-            Ok(Arc::new(file))
-        };
-        let file = open().map_err(|error| self.dir.error("open", &self.partial_path, error))?;
-        self.held.send_replace(have.count());
-        state.held_bytes = bytes_of(&self.index, &have);
-        state.have = have;
-        state.phase = Phase::Partial(Writer { file, journal });
         Ok(())
     }
 

@@ -99,6 +99,7 @@ enum Kind {
     Digest = 13,
     Exchange = 14,
     Memberships = 15,
+    Sharing = 16,
 }
 
 impl Kind {
@@ -120,6 +121,7 @@ impl Kind {
             Digest,
             Exchange,
             Memberships,
+            Sharing,
         ];
         kinds.into_iter().find(|kind| *kind as u8 == byte)
     }
@@ -163,6 +165,7 @@ impl Frame {
             Self::Members(members) => encode(Kind::Members, members),
             Self::Neighbours(nodes) => encode(Kind::Neighbours, nodes),
             Self::Announce(announcements) => encode(Kind::Announce, announcements),
+            Self::Exchange(Message::Sharing { blob, rule }) => encode(Kind::Sharing, &(blob, rule)),
             Self::Exchange(message) => encode(Kind::Exchange, message),
             Self::Memberships(memberships) => encode(Kind::Memberships, memberships),
             Self::Records(words) => encode_words(words),
@@ -210,6 +213,10 @@ impl Frame {
             }
             Kind::Digest => Self::Records(Words::Digest(codec::decode("digest", body)?)),
             Kind::Exchange => Self::Exchange(codec::decode("exchange message", body)?),
+            Kind::Sharing => {
+                let (blob, rule) = codec::decode("exchange hint", body)?;
+                Self::Exchange(Message::Sharing { blob, rule })
+            }
             Kind::Memberships => Self::Memberships(bounded(
                 "memberships",
                 codec::decode("memberships", body)?,
@@ -272,6 +279,7 @@ mod tests {
             Frame::Records(Words::PullEnd { complete: true, digest: 4 }),
             Frame::Records(Words::Digest(3)),
             Frame::Exchange(Message::Interested { blob: crate::id::BlobId(Hash::of(b"b")) }),
+            Frame::Exchange(Message::Sharing { blob: crate::id::BlobId(Hash::of(b"b")), rule: 7 }),
             Frame::Memberships(vec![vec![1, 2], vec![]]),
         ];
         for frame in frames {

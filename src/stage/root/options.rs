@@ -114,17 +114,34 @@ pub enum Seed {
     /// All of it.
     #[default]
     All,
+    /// A part, so that each chunk is on this many of the nodes that keep a part. A store on a disk keeps all.
+    Share {
+        /// How many nodes.
+        copies: u8,
+    },
     /// Nothing: its memory is given back. Boot blobs are kept always.
     None,
 }
 
+/// How many nodes keep each chunk where nothing else is said: one may die.
+const COPIES: u8 = 2;
+
+/// More copies than that are more than any number of nodes that die at once.
+const MAX_COPIES: u8 = 16;
+
 impl FromStr for Seed {
     type Err = ValueError;
 
+    /// `all`, `none`, `share`, `share:3`.
     fn from_str(text: &str) -> Result<Self, ValueError> {
-        match text {
-            "all" => Ok(Self::All),
-            "none" => Ok(Self::None),
+        match text.split_once(':') {
+            None if text == "all" => Ok(Self::All),
+            None if text == "none" => Ok(Self::None),
+            None if text == "share" => Ok(Self::Share { copies: COPIES }),
+            Some(("share", copies)) => {
+                let copies = copies.parse().ok().filter(|copies| (1..=MAX_COPIES).contains(copies));
+                copies.map(|copies| Self::Share { copies }).ok_or(ValueError::Seed)
+            }
             _ => Err(ValueError::Seed),
         }
     }
@@ -154,6 +171,12 @@ mod tests {
         assert_eq!("lzo-rle".parse(), Ok(Compression::LzoRle));
         assert_eq!("gzip".parse::<Compression>(), Err(ValueError::Compression));
         assert_eq!(("all".parse(), "none".parse()), (Ok(Seed::All), Ok(Seed::None)));
-        assert_eq!("some".parse::<Seed>(), Err(ValueError::Seed));
+        assert_eq!(
+            ("share".parse(), "share:3".parse()),
+            (Ok(Seed::Share { copies: 2 }), Ok(Seed::Share { copies: 3 }))
+        );
+        for bad in ["some", "share:", "share:0", "share:17", "share:300", "all:2", "none:1", ""] {
+            assert_eq!(bad.parse::<Seed>(), Err(ValueError::Seed), "{bad}");
+        }
     }
 }

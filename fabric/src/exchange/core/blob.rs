@@ -10,6 +10,7 @@ use super::governor::Governor;
 use super::grid::Grid;
 use super::imports::Imports;
 use super::peer::Slot;
+use super::share::Share;
 use super::view::{Side, View};
 use crate::bitfield::Bitfield;
 
@@ -34,6 +35,8 @@ pub(crate) struct Blob {
     pub(crate) fetch: Option<Fetch>,
     /// Cells that are asked for before all others.
     pub(crate) first: Range<u32>,
+    /// What is kept if not all is to be held.
+    pub(crate) share: Option<Box<Share>>,
     pub(crate) governor: Governor,
     pub(crate) announcer: Announcer,
     /// We told the neighbours that we want to hear what they hold.
@@ -59,6 +62,7 @@ impl Blob {
             imports: None,
             fetch: None,
             first: 0..0,
+            share: None,
             governor: Governor::default(),
             announcer: Announcer::default(),
             interested: false,
@@ -207,6 +211,31 @@ impl Blob {
             }
         }
     }
+
+    /// These chunks are no longer held here.
+    pub(crate) fn lose(&mut self, chunks: Range<u32>) {
+        for chunk in chunks.clone() {
+            if self.have.remove(chunk) {
+                let bytes = self.grid.bytes_of(chunk..chunk + 1);
+                self.held -= bytes.end - bytes.start;
+            }
+        }
+        for cell in self.grid.cells_of(chunks) {
+            self.cells.remove(cell);
+        }
+    }
+}
+
+/// The runs of consecutive members of `bits` that lie in `range`, ascending.
+pub(crate) fn runs_in(bits: &Bitfield, range: Range<u32>) -> Vec<Range<u32>> {
+    let mut runs: Vec<Range<u32>> = Vec::new();
+    for chunk in range.filter(|&chunk| bits.has(chunk)) {
+        match runs.last_mut() {
+            Some(run) if run.end == chunk => run.end += 1,
+            _ => runs.push(chunk..chunk + 1),
+        }
+    }
+    runs
 }
 
 /// The runs of consecutive members of `bits`, ascending.

@@ -246,7 +246,7 @@ impl Core {
         let Self { blobs, peers, name, .. } = self;
         let Some(blob) = blobs.get_mut(&id).filter(|blob| blob.imports_restless(now)) else { return };
         let (Some(imports), Some(fetch)) = (&mut blob.imports, &blob.fetch) else { return };
-        let fetches = |view: &View| view.side() == Side::Near && view.interested && !view.complete();
+        let fetches = |view: &View| view.side() == Side::Near && view.fetching();
         let mates = blob.views.iter().filter(|(_, view)| fetches(view));
         let mates: Vec<u64> =
             mates.filter_map(|(slot, _)| peers.get(slot)).map(|peer| self::name(peer.key)).collect();
@@ -267,7 +267,7 @@ impl Core {
         let Some(imports) = &mut blob.imports else { return };
         imports.under_way += 1;
         cells.for_each(|cell| imports.settled(cell));
-        let mates = blob.views.iter().filter(|(_, view)| !view.far && view.interested && !view.complete());
+        let mates = blob.views.iter().filter(|(_, view)| !view.far && view.fetching());
         for (mate, _) in mates {
             if let Some(peer) = self.peers.get(mate) {
                 let message = Message::Fetching { blob: id, runs: vec![run] };

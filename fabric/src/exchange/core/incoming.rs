@@ -4,6 +4,7 @@ use super::super::ban::Ban;
 use super::super::event::ExchangeEvent;
 use super::super::message::{Message, Run};
 use super::peer::{Slot, Standing};
+use super::share::RULE;
 use super::time::Time;
 use super::{Core, PeerKey};
 use crate::id::BlobId;
@@ -56,8 +57,17 @@ impl Core {
                     });
                 }
             }
+            Message::Sharing { rule, .. } => {
+                if let Some(blob) = self.blobs.get_mut(&id) {
+                    blob.view(slot).sharing = *rule == RULE;
+                    if let Some(share) = &mut blob.share {
+                        share.found(key);
+                    }
+                }
+            }
             Message::Dropped { .. } => {
                 if let Some(blob) = self.blobs.get_mut(&id) {
+                    blob.view(slot).sharing = false;
                     let chunks = blob.grid.chunks();
                     blob.unlearn(slot, 0..chunks);
                 }

@@ -86,7 +86,8 @@ impl Core {
 
     /// Ends the fetches that have everything; true if there was one.
     fn end_fetches(&mut self, now: Time) -> bool {
-        let whole = |id: &&BlobId| self.blobs.get(id).is_some_and(super::blob::Blob::complete);
+        let done = |fetch: &Fetch| fetch.missing.count() == 0;
+        let whole = |id: &&BlobId| self.blobs.get(id).and_then(|blob| blob.fetch.as_ref()).is_none_or(done);
         let complete: Vec<BlobId> = self.fetches.values().filter(whole).copied().collect();
         for &id in &complete {
             self.drop_flights_for(id);
@@ -94,7 +95,9 @@ impl Core {
             if let Some(blob) = self.blobs.get_mut(&id) {
                 blob.fetch = None;
             }
-            self.event(ExchangeEvent::BlobComplete { blob: id });
+            if self.complete(&id) {
+                self.event(ExchangeEvent::BlobComplete { blob: id });
+            }
             self.spread(now, id);
         }
         !complete.is_empty()

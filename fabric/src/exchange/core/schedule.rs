@@ -344,7 +344,7 @@ impl Core {
 /// Whether the neighbours that are fetching `blob` too hold more of it than we do, by a hundredth of it.
 fn behind(blob: &Blob) -> bool {
     let (mut held, mut fetching) = (0_u64, 0_u64);
-    for view in blob.views.values().filter(|view| view.interested && !view.complete()) {
+    for view in blob.views.values().filter(|view| view.fetching()) {
         held += u64::from(view.have.count());
         fetching += 1;
     }

@@ -7,7 +7,9 @@ use super::super::message::{Message, Run};
 use super::governor::{Candidate, crowd_has};
 use super::grid::{Grid, run};
 use super::peer::{Slot, Standing};
+use super::share::RULE;
 use super::time::Time;
+use super::view::View;
 use super::{Core, Output};
 use crate::id::BlobId;
 
@@ -28,11 +30,13 @@ impl Core {
 
     fn announce(&mut self, now: Time, id: BlobId) {
         let Some(blob) = self.blobs.get_mut(&id) else { return };
-        let Some(cells) = blob.announcer.take(now) else { return };
+        let Some(mut cells) = blob.announcer.take(now) else { return };
+        cells.retain(|&cell| blob.cells.has(cell));
         for (slot, view) in blob.views.iter().filter(|(_, view)| view.interested) {
             let Some(peer) = self.peers.get(slot) else { continue };
-            // A neighbour that has everything and still listens watches its copy spread.
-            let new_to_it = |cell: &u32| view.complete() || !view.cells.has(*cell);
+            // A neighbour that has everything and still listens watches its copy spread; one that shares counts on ours.
+            let listens = view.complete() || view.sharing && blob.share.is_some();
+            let new_to_it = |cell: &u32| listens || !view.cells.has(*cell);
             let news = runs_of(&blob.grid, cells.iter().copied().filter(new_to_it));
             for runs in news.chunks(MAX_RUNS) {
                 let message = Message::Have { blob: id, runs: runs.to_vec() };
@@ -47,7 +51,7 @@ impl Core {
         else {
             return;
         };
-        let fetchers = blob.views.iter().filter(|(_, view)| view.interested && !view.complete());
+        let fetchers = blob.views.iter().filter(|(_, view)| view.fetching());
         let crowd: BTreeMap<Slot, Candidate<'_>> = fetchers
             .filter_map(|(&slot, view)| {
                 let peer = self.peers.get(&slot).filter(|peer| peer.standing != Standing::Banned)?;
@@ -82,14 +86,13 @@ impl Core {
         }
     }
 
-    /// Wants to hear of the blob while fetching it or watching its first copy spread.
+    /// Wants to hear of the blob while fetching it, keeping a share of it or watching its first copy spread.
     fn update_interest(&mut self, id: BlobId) {
         let Some(blob) = self.blobs.get_mut(&id) else { return };
         let out = blob.unheld == 0;
-        let watching = blob.complete()
-            && (!out || blob.governor.governing())
-            && blob.views.values().any(|view| view.interested && !view.complete());
-        let wanted = blob.fetch.is_some() || watching;
+        let watching =
+            blob.complete() && (!out || blob.governor.governing()) && blob.views.values().any(View::fetching);
+        let wanted = blob.fetch.is_some() || blob.share.is_some() || watching;
         if blob.complete() && out && blob.interested && !std::mem::replace(&mut blob.copied, true) {
             self.outputs.push_back(Output::Event(ExchangeEvent::FirstCopyOut { blob: id }));
         }
@@ -117,6 +120,10 @@ impl Core {
         };
         blob.view(slot).interested = wanted;
         if wanted {
+            if blob.share.is_some() {
+                let message = Message::Sharing { blob: id, rule: RULE };
+                self.outputs.push_back(Output::Send { to: peer.key, message });
+            }
             let message = Message::Bitfield { blob: id, have: blob.have.clone() };
             self.outputs.push_back(Output::Send { to: peer.key, message });
         }

@@ -2,6 +2,7 @@
 
 mod first;
 mod racks;
+mod shares;
 mod sharing;
 
 use std::collections::BTreeMap;
@@ -42,7 +43,7 @@ fn any_run() -> impl Strategy<Value = Run> {
 
 fn any_message() -> impl Strategy<Value = Message> {
     let runs = prop::collection::vec(any_run(), 0..6);
-    (0_u8..3, runs, 0_u32..140, 0_u8..8).prop_map(|(number, runs, len, kind)| {
+    (0_u8..3, runs, 0_u32..140, 0_u8..9).prop_map(|(number, runs, len, kind)| {
         let blob = blob(number);
         match kind {
             0 => Message::Bitfield { blob, have: Bitfield::full(if len > 70 { 100 } else { len }) },
@@ -52,7 +53,8 @@ fn any_message() -> impl Strategy<Value = Message> {
             4 => Message::Fetching { blob, runs },
             5 => Message::Dropped { blob },
             6 => Message::Offer { blob, runs },
-            _ => Message::Open { blob },
+            7 => Message::Open { blob },
+            _ => Message::Sharing { blob, rule: u8::from(len < 100) },
         }
     })
 }
@@ -68,6 +70,8 @@ enum Step {
     Passes(u64),
     Fetch(u8),
     Stop(u8),
+    Share(u8),
+    Review(u8, u64),
 }
 
 fn any_step() -> impl Strategy<Value = Step> {
@@ -79,6 +83,8 @@ fn any_step() -> impl Strategy<Value = Step> {
         2 => (0_u64..5_000_000).prop_map(Step::Passes),
         1 => (0_u8..2).prop_map(Step::Fetch),
         1 => (0_u8..2).prop_map(Step::Stop),
+        1 => (0_u8..2).prop_map(Step::Share),
+        2 => (0_u8..2, 0_u64..3_000_000).prop_map(|(blob, room)| Step::Review(blob, room)),
     ]
 }
 
@@ -140,6 +146,8 @@ impl World {
                 self.core.fetch(now, &grid(number, 100), &have, Priority::Root, Order::Rarest);
             }
             Step::Stop(number) => self.core.stop(now, blob(number)),
+            Step::Share(number) => self.core.share(now, blob(number), peer(100), 2),
+            Step::Review(number, room) => drop(self.core.review(now, blob(number), room)),
         }
         self.settle();
     }

@@ -30,6 +30,8 @@ pub(crate) struct View {
     whole: u32,
     /// It wants to hear what we hold.
     pub(crate) interested: bool,
+    /// It keeps a share of the blob, by the rule that we keep ours by.
+    pub(crate) sharing: bool,
     /// It said to ask only for what it offers.
     pub(crate) governed: bool,
     /// It once said so: a copy of all that it holds is out.
@@ -53,6 +55,7 @@ impl View {
             cells: Bitfield::empty(grid.cells()),
             whole: 0,
             interested: false,
+            sharing: false,
             governed: false,
             opened: false,
             offers: VecDeque::new(),
@@ -71,6 +74,11 @@ impl View {
             (false, true) => Side::Far,
             (false, false) => Side::Near,
         }
+    }
+
+    /// Whether it fetches the whole blob.
+    pub(crate) fn fetching(&self) -> bool {
+        self.interested && !self.complete() && !self.sharing
     }
 
     /// Whether it holds the whole blob.

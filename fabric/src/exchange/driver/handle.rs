@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
-use super::super::core::{Order, PeerHint, PeerKey, Priority};
+use super::super::core::{Order, PeerHint, PeerKey, Priority, ShareReport};
 use super::super::event::ExchangeEvent;
 use super::super::message::Message;
 use super::super::source::ChunkSource;
@@ -95,6 +95,41 @@ impl ExchangeHandle {
         let state = on_pool(move || Ok(store.blob(&blob).map(BlobState::new))).await?;
         let Some(state) = state else { return Ok(false) };
         if self.command(Command::Seed(state)).await { Ok(true) } else { Err(FetchError::Stopped) }
+    }
+
+    /// Serves what the store holds of a blob and keeps a share of it from now on, so that `copies` nodes that share it hold each
+    /// chunk; `me` is this node's name among its neighbours. False if the store holds nothing of it.
+    /// [`ExchangeHandle::review_share`] does what there is to do for that.
+    ///
+    /// # Errors
+    /// [`FetchError::Stopped`] if the exchange has ended.
+    pub async fn share(&self, blob: &BlobId, me: PeerKey, copies: u8) -> Result<bool, FetchError> {
+        if !self.seed(blob).await? {
+            return Ok(false);
+        }
+        let done = self.command(Command::Share(*blob, me, copies)).await;
+        if done { Ok(true) } else { Err(FetchError::Stopped) }
+    }
+
+    /// Looks at who shares a blob: gives the room of chunks back that enough others hold, fetches those that this node should hold
+    /// as far as they fit into `room` bytes. To be called every few seconds, one call after the other; `None` if no share is
+    /// kept.
+    ///
+    /// # Errors
+    /// [`FetchError`] if the store fails or the exchange has ended.
+    pub async fn review_share(&self, blob: &BlobId, room: u64) -> Result<Option<ShareReport>, FetchError> {
+        let (reply, review) = oneshot::channel();
+        self.command(Command::Review(*blob, room, reply)).await;
+        let Some(review) = review.await.map_err(|_| FetchError::Stopped)? else { return Ok(None) };
+        if let Some(blob) = self.store.blob(blob) {
+            on_pool(move || {
+                blob.withdraw(&review.release)?;
+                blob.trim()?;
+                Ok(())
+            })
+            .await?;
+        }
+        Ok(Some(review.report))
     }
 
     /// Stops fetching and serving a blob, before it is dropped from the store; the neighbours are told.

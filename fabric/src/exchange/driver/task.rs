@@ -9,7 +9,9 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::super::core::grid::Grid;
-use super::super::core::{Core, Failure, Order, Output, PeerHint, PeerKey, Priority, RequestId, Time};
+use super::super::core::{
+    Core, Failure, Order, Output, PeerHint, PeerKey, Priority, RequestId, Review, Time,
+};
 use super::super::event::ExchangeEvent;
 use super::super::message::{Message, Run};
 use super::super::source::ChunkSource;
@@ -40,6 +42,8 @@ pub(super) enum Command {
     Stop(BlobId),
     Seed(BlobState),
     Forget(BlobId),
+    Share(BlobId, PeerKey, u8),
+    Review(BlobId, u64, oneshot::Sender<Option<Review>>),
     Report(oneshot::Sender<Report>),
     Shutdown,
 }
@@ -201,6 +205,12 @@ impl Task {
                 self.core.seed(now, &grid, &have);
             }
             Command::Forget(blob) => self.forget(blob),
+            Command::Share(blob, me, copies) => self.core.share(now, blob, me, copies),
+            Command::Review(blob, room, reply) => {
+                let review = self.core.review(now, blob, room);
+                // Nobody waits for it any more: what is no longer said to be here stays in the store.
+                let _ = reply.send(review);
+            }
             Command::Report(reply) => {
                 let report = Report {
                     blobs: self.core.blob_reports(),

@@ -121,18 +121,18 @@ impl Blob {
     /// Gives the file the mode of `like` and its new name; false if that is on another filesystem.
     fn rename_to(&self, to: &Path, like: &File) -> io::Result<bool> {
         let mode = like.metadata()?.permissions().mode();
-        self.file.set_permissions(Permissions::from_mode(mode & 0o777))?;
+        self.file().set_permissions(Permissions::from_mode(mode & 0o777))?;
         let Err(error) = fs::rename(&self.complete_path, to) else { return Ok(true) };
-        self.file.set_permissions(Permissions::from_mode(COMPLETE_MODE))?;
+        self.file().set_permissions(Permissions::from_mode(COMPLETE_MODE))?;
         if error.kind() == io::ErrorKind::CrossesDevices { Ok(false) } else { Err(error) }
     }
 
     fn copy_to(&self, copy: &mut File) -> io::Result<()> {
-        let (mut at, mut buffer) = (0, vec![0; COPY]);
+        let (mut at, mut buffer, file) = (0, vec![0; COPY], self.file());
         while at < self.index.size() {
             let left = usize::try_from(self.index.size() - at).unwrap_or(COPY);
             buffer.truncate(left);
-            self.file.read_exact_at(&mut buffer, at)?;
+            file.read_exact_at(&mut buffer, at)?;
             copy.write_all(&buffer)?;
             at += buffer.len() as u64;
         }
