@@ -147,9 +147,14 @@ struct Driver {
 impl Driver {
     async fn run(mut self) {
         let events = self.events.clone();
+        let mut deadline = tokio::time::Instant::now();
+        // What only passes through, words of the exchange, makes nothing due: they are most of what comes in a crowd.
+        let mut passing = false;
         loop {
-            self.act(Instant::now());
-            let deadline = tokio::time::Instant::from_std(self.next_deadline(Instant::now()));
+            if !std::mem::take(&mut passing) {
+                self.act(Instant::now());
+                deadline = tokio::time::Instant::from_std(self.next_deadline(Instant::now()));
+            }
             let room = self.backlog.len() < EVENTS;
             tokio::select! {
                 () = self.shutdown.cancelled() => break,
@@ -158,7 +163,10 @@ impl Driver {
                     Some(command) => self.on_command(command, Instant::now()),
                     None => break,
                 },
-                Some((session, what)) = self.frames.recv(), if room => self.on_session(session, what, Instant::now()),
+                Some((session, what)) = self.frames.recv(), if room => {
+                    passing = what.passes_through();
+                    self.on_session(session, what, Instant::now());
+                }
                 Some(ended) = self.session_tasks.join_next(), if !self.session_tasks.is_empty() => {
                     if let Ok((session, why)) = ended {
                         self.on_session_end(session, &why, Instant::now());
@@ -168,6 +176,7 @@ impl Driver {
                 () = woken(&self.gate) => self.on_gate(None, Instant::now()),
                 permit = events.reserve(), if !self.backlog.is_empty() => match permit {
                     Ok(permit) => {
+                        passing = true;
                         if let Some(event) = self.backlog.pop_front() {
                             permit.send(event);
                         }

@@ -141,6 +141,13 @@ pub(crate) enum FromSession {
     Frame(Frame),
 }
 
+impl FromSession {
+    /// Whether the driver only hands it on.
+    pub(crate) fn passes_through(&self) -> bool {
+        matches!(self, Self::Frame(Frame::Exchange(_) | Frame::Pong))
+    }
+}
+
 /// A verified [`Hello`].
 #[derive(Debug)]
 pub(crate) struct Greeting {
