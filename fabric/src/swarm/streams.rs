@@ -60,11 +60,16 @@ pub(crate) struct Stream {
 }
 
 impl Stream {
-    fn check(&mut self, cx: &mut Context<'_>) -> io::Result<Pin<&mut libp2p::Stream>> {
-        match self.closed.poll_unpin(cx) {
-            Poll::Ready(_) => Err(io::ErrorKind::ConnectionAborted.into()),
-            Poll::Pending => Ok(Pin::new(&mut self.stream)),
+    fn inner(&mut self) -> Pin<&mut libp2p::Stream> {
+        Pin::new(&mut self.stream)
+    }
+
+    /// Whoever would wait hears that the connection is closed.
+    fn unless_closed<T>(&mut self, cx: &mut Context<'_>, poll: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if poll.is_pending() && self.closed.poll_unpin(cx).is_ready() {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
         }
+        poll
     }
 }
 
@@ -74,21 +79,25 @@ impl AsyncRead for Stream {
         cx: &mut Context<'_>,
         buffer: &mut [u8],
     ) -> Poll<io::Result<usize>> {
-        self.check(cx)?.poll_read(cx, buffer)
+        let read = self.inner().poll_read(cx, buffer);
+        self.unless_closed(cx, read)
     }
 }
 
 impl AsyncWrite for Stream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.check(cx)?.poll_write(cx, bytes)
+        let written = self.inner().poll_write(cx, bytes);
+        self.unless_closed(cx, written)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.check(cx)?.poll_flush(cx)
+        let flushed = self.inner().poll_flush(cx);
+        self.unless_closed(cx, flushed)
     }
 
     fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.check(cx)?.poll_close(cx)
+        let closed = self.inner().poll_close(cx);
+        self.unless_closed(cx, closed)
     }
 }
 
