@@ -26,6 +26,8 @@ use crate::squashfs::{Source, Superblock, Tree};
 
 /// How often it is looked whether the blob is still in the store, if nothing comes of it.
 const LOOK: Duration = Duration::from_secs(1);
+/// Shortest time between two looks at what has come: thousands of portions are looked at each time.
+const PAUSE: Duration = Duration::from_millis(10);
 /// Shortest time between two progress events.
 const PROGRESS_PACE: Duration = Duration::from_millis(250);
 /// What failures are failures of, and what a person can do: the first stage unpacks by itself then.
@@ -149,6 +151,7 @@ impl Source for Arriving {
     }
 
     fn wait(&self) -> std::io::Result<()> {
+        std::thread::sleep(PAUSE);
         self.runtime.block_on(self.more())
     }
 }

@@ -11,6 +11,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::num::NonZero;
 use std::ops::Range;
+use std::os::fd::AsFd;
 use std::os::unix::fs::{FileExt, OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -19,6 +20,7 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use nix::libc::O_NOFOLLOW;
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::stat::{Mode, SFlag, mknod};
@@ -29,8 +31,8 @@ use super::tree::{Entry, Node, Part, Piece, Tree};
 use super::{Source, SquashfsError};
 use crate::stage::copied::{Properties, data_runs};
 
-/// Bytes of the squashfs that one thread takes at a time: what peers send in one request is several of them.
-const PORTION: u64 = 256 << 10;
+/// Bytes of the squashfs that one thread takes at a time. They must all be there, and come in any order: the fewer, the sooner.
+const PORTION: u64 = 64 << 10;
 /// Files without content that one thread takes at a time.
 const BARE: usize = 256;
 /// Portions that wait for each thread.
@@ -209,7 +211,25 @@ struct Worker<'a, S> {
     stored: Vec<u8>,
     content: Vec<u8>,
     /// The file written last, as its next piece often follows.
-    open: Option<(usize, File)>,
+    open: Option<Open>,
+}
+
+/// A file that is being written.
+struct Open {
+    entry: usize,
+    file: File,
+    /// What was written of it since it was opened lies here.
+    written: Range<u64>,
+}
+
+impl Drop for Open {
+    /// Has what was written go to its device now, by this thread: compressed memory is compressed by all processors then, and not by
+    /// one of them at the end. Nor are its pages kept beside it.
+    fn drop(&mut self) {
+        let number = |number| i64::try_from(number).unwrap_or(0);
+        let (from, length) = (number(self.written.start), number(self.written.end - self.written.start));
+        let _ = posix_fadvise(self.file.as_fd(), from, length, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
+    }
 }
 
 impl<'a, S: Source> Worker<'a, S> {
@@ -275,16 +295,21 @@ impl<'a, S: Source> Worker<'a, S> {
         let content = content.ok_or(SquashfsError::Damaged("a piece is too short"))?;
         let full = work.to.join(&entry.path);
         let mut write = || {
-            let file = match &self.open {
-                Some((number, file)) if *number == part.entry => file,
-                _ => &self.open.insert((part.entry, create(&full)?)).1,
+            let open = match &mut self.open {
+                Some(open) if open.entry == part.entry => open,
+                other => {
+                    let written = part.at..part.at;
+                    other.insert(Open { entry: part.entry, file: create(&full)?, written })
+                }
             };
             for (offset, run) in data_runs(content) {
-                file.write_all_at(run, part.at + offset)?;
+                open.file.write_all_at(run, part.at + offset)?;
             }
+            open.written.start = open.written.start.min(part.at);
+            open.written.end = open.written.end.max(part.at + u64::from(part.length));
             work.done.fetch_add(part.length.into(), Ordering::Relaxed);
             let left = work.left.get(part.entry).map(|left| left.fetch_sub(1, Ordering::AcqRel));
-            if left == Some(1) { whole(entry, file, &full) } else { Ok(()) }
+            if left == Some(1) { whole(entry, &open.file, &full) } else { Ok(()) }
         };
         write().map_err(of(&full))
     }

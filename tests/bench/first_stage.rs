@@ -76,8 +76,8 @@ fn main() -> anyhow::Result<()> {
     println!("kernel to hand-over          {}", spread(&staged));
     println!("  network aside              {}", spread(&local));
     println!("  beyond the trivial init    {}   bar {BAR}", spread(&beyond));
-    if !filled.is_empty() {
-        println!("processors that unpacked, mean {}", spread(&filled));
+    if let Some(most) = filled.into_iter().reduce(f64::max) {
+        println!("processors that unpacked, on average, the waiting included: {most:.2} of {CPUS}");
     }
     for (phase, seconds) in phases {
         println!("    {phase:<12} {}", spread(&seconds));
