@@ -20,6 +20,7 @@
 //! | [`bulk`] | runs from and for peers: HTTP, or the swarm where it cannot be reached |
 //! | [`neighbours`] | the swarm's events, carried to exchange, DHCP and view |
 //! | [`control`] | the socket for the command line and for the next agent |
+//! | [`told`] | what it is told while it runs |
 //! | [`own_address`] | an address on a switch where nobody gives one |
 //!
 //! # Tasks and the order of their end
@@ -47,6 +48,7 @@ mod script;
 mod services;
 mod sharing;
 pub mod status;
+mod told;
 mod unpack;
 mod view;
 
@@ -71,16 +73,16 @@ use tokio_util::sync::CancellationToken;
 
 use crate::event::{Event, Events};
 use crate::home::{self, RELEASE_HEAD};
-use crate::maintain;
 pub use begin::Start;
 use begin::{Beginning, LEASES, begin, check_store, open_store, write_config};
 use bulk::StoredRuns;
 use config::DhcpMode;
-use control::{Asked, Legacy, Request, SocketRole};
+use control::{Asked, Legacy, SocketRole};
 use files::NodeFiles;
 use join::Join;
 use own_files::OwnFiles;
 use services::Sockets;
+use told::{commands, next_command};
 use view::View;
 
 /// How long the transfers of a node that another one relieved may go on: a root of a gigabyte at 10 Mbit/s. A client that takes
@@ -351,115 +353,6 @@ impl Node {
         Ok(())
     }
 
-    /// Answers a client of the control socket; gives the connection back if it wants to take over, and what this process is to
-    /// become then.
-    async fn answer(&self, asked: Asked) -> Option<(tokio::net::UnixStream, Option<PathBuf>)> {
-        let Asked { request, mut stream } = asked;
-        match request {
-            Request::TakeOver => return Some((stream, None)),
-            Request::Relieve { program } => return Some((stream, Some(program))),
-            Request::Status => {
-                let view = Arc::clone(&self.view);
-                tokio::spawn(async move { control::answer(&mut stream, &view.status().await).await });
-            }
-            Request::Store(asked) => {
-                let (store, exchange) = (self.store.clone(), self.join.exchange.clone());
-                tokio::spawn(async move {
-                    let answer = maintain::answer(store, &exchange, asked).await;
-                    control::answer(&mut stream, &answer).await
-                });
-            }
-            Request::Members => {
-                let config = self.view.config();
-                let members = config.private.then(|| members::members(&self.swarm, config.trust_root));
-                tokio::spawn(async move { control::answer(&mut stream, &members).await });
-            }
-            Request::Admit { membership } => {
-                let swarm = self.swarm.clone();
-                tokio::spawn(async move {
-                    let taken = members::take(&swarm, &membership).await;
-                    control::answer(&mut stream, &taken).await
-                });
-            }
-            Request::Machines => {
-                let held = self.join.held().unwrap_or_else(|error| {
-                    tracing::warn!("{error:#}");
-                    machines::Held::default()
-                });
-                tokio::spawn(async move { control::answer(&mut stream, &held).await });
-            }
-            Request::Configure { settings, machines } => {
-                let join = self.join.clone();
-                tokio::spawn(async move {
-                    let taken = join.take_settings(&settings, &machines).await;
-                    control::answer(&mut stream, &taken).await
-                });
-            }
-            Request::NextBoot(asked) => {
-                let join = self.join.clone();
-                tokio::spawn(async move { control::answer(&mut stream, &join.next_boot(asked).await).await });
-            }
-            Request::Events => {
-                let mut events = self.events.subscribe();
-                tokio::spawn(async move {
-                    use tokio::sync::broadcast::error::RecvError;
-                    loop {
-                        match events.recv().await {
-                            Ok(record) if control::answer(&mut stream, &record).await.is_ok() => {}
-                            Err(RecvError::Lagged(_)) => {}
-                            Ok(_) | Err(RecvError::Closed) => return,
-                        }
-                    }
-                });
-            }
-        }
-        None
-    }
-
-    /// Does what PID 1 says.
-    fn obey(&self, line: &str) {
-        if line == "drop root" {
-            let join = self.join.clone();
-            tokio::spawn(async move {
-                if let Err(error) = join.drop_root().await {
-                    tracing::error!("cannot give the root's blob back: {error:#}");
-                }
-            });
-            return;
-        }
-        if let Some(target) = line.strip_prefix("fill ") {
-            tokio::spawn(unpack::fill(self.join.clone(), target.into()));
-            return;
-        }
-        if line == "list root" {
-            tokio::spawn(unpack::list(self.join.clone()));
-            return;
-        }
-        if line == "share root" {
-            tokio::spawn(self.join.clone().share_root());
-            return;
-        }
-        let Some(root) = line.strip_prefix("enter ") else {
-            tracing::warn!(line, "PID 1 says something unknown");
-            return;
-        };
-        let entered = nix::unistd::chdir(root)
-            .and_then(|()| nix::unistd::chroot("."))
-            .and_then(|()| nix::unistd::chdir("/"));
-        match entered {
-            Ok(()) => {
-                self.events.emit(Event::Entered { root: root.to_owned() });
-                // PID 1 carries no events any more.
-                if let Some(path) = &self.view.config().events
-                    && let Err(error) = self.events.add_file(path)
-                {
-                    tracing::warn!("{error:#}");
-                }
-            }
-            Err(error) => tracing::error!(%error, root, "cannot enter the new root"),
-        }
-    }
-
     /// Ends: nobody new, peers told, transfers drained.
     async fn end(&mut self) {
         self.stop_dhcp.cancel();
@@ -504,28 +397,6 @@ impl Node {
         tokio::join!(futures::future::join_all(http), futures::future::OptionFuture::from(tftp));
         Ok(())
     }
-}
-
-async fn next_command(commands: &mut Option<mpsc::Receiver<String>>) -> Option<String> {
-    match commands {
-        Some(commands) => commands.recv().await,
-        None => None,
-    }
-}
-
-/// Lines on standard input: what PID 1 of the first stage says.
-fn commands() -> mpsc::Receiver<String> {
-    let (sender, receiver) = mpsc::channel(4);
-    // A thread, because standard input cannot be waited for otherwise; it ends with the other side of the pipe.
-    std::thread::spawn(move || {
-        for line in std::io::stdin().lines() {
-            let Ok(line) = line else { return };
-            if sender.blocking_send(line).is_err() {
-                return;
-            }
-        }
-    });
-    receiver
 }
 
 fn mac_bytes(text: &str) -> Option<[u8; 6]> {
