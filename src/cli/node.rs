@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use clap::Subcommand;
@@ -47,6 +48,9 @@ terminal, becomes the new program and takes over again. Downloads of other machi
 In a booted machine the new program takes the place of /run/bootfabric/bin/bootfabric; elsewhere it must stay where it is.")]
     Upgrade(UpgradeArgs),
 }
+
+/// How long a node may take from becoming another program to serving.
+const STARTED_AGAIN: Duration = Duration::from_secs(30);
 
 #[derive(Debug, clap::Args)]
 struct UpgradeArgs {
@@ -142,6 +146,10 @@ fn upgrade(args: UpgradeArgs) -> anyhow::Result<()> {
         own
     };
     run_node(Start::Relieve(args.state, program.clone()), Events::new())?;
+    // Answered once the node has taken over again; until then its clients wait.
+    runtime()?
+        .block_on(ask_line_within(&socket, &Request::Status, STARTED_AGAIN))
+        .context("the node did not take over again: see what its log says")?;
     let now = served_by(&socket)?;
     ensure!(now == node, "process {now} serves now, not {node}: see what the node's log says");
     print_line(&format!("process {node} goes on as {}", program.display()))
