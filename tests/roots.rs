@@ -186,7 +186,7 @@ fn unpacked(bench: &Bench, machine: &MachineNode, mounted: &str) -> anyhow::Resu
 }
 
 /// The node goes on as another program; then the newest release runs, at the same address, and the machine's firmware and loader
-/// have no part in it, not even where nothing is left of the root.
+/// have no part in it.
 #[test]
 fn kexec_goes_straight_into_the_newest_release() -> anyhow::Result<()> {
     let Some(bench) = Bench::new("kexec", Boot::Bios, &[])? else { return Ok(()) };
@@ -222,13 +222,8 @@ fn kexec_goes_straight_into_the_newest_release() -> anyhow::Result<()> {
     ensure!(verified.number("generation") == Some(2), "{:?}", verified.value);
     let line = bench.ssh(&machine, "cat /proc/cmdline")?;
     ensure!(line.contains(" lab.release=2 ") && line.contains(&format!("={address}/")), "{line}");
-    bench.sound(&machine)?;
-
-    let events = machine.events().from_now();
-    drop(bench.ssh_command(&machine)?.arg(format!("rm -rf /usr /etc; {kexec} --force")).status());
-    ensure!(machine.booted_in(&events, root)? == hash, "another root");
     ensure!(loaders() == before, "the machine went through its firmware");
-    Ok(())
+    bench.sound(&machine)
 }
 
 /// Debian 13 with its own kernel, from nothing but a recipe.
