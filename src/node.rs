@@ -292,7 +292,12 @@ impl Node {
                 Some(asked) = self.requests.recv() => {
                     if let Some((successor, program)) = self.answer(asked).await {
                         holding.abort();
-                        self.bequeath(successor).await?;
+                        tokio::select! {
+                            left = self.bequeath(successor) => left?,
+                            // Whoever wants it gone does not wait for slow clients.
+                            _ = terminate.recv() => return Ok(Ended::Done),
+                            _ = interrupt.recv() => return Ok(Ended::Done),
+                        }
                         let state = self.view.config().state;
                         return Ok(program.map_or(Ended::Done, |program| Ended::Becomes { program, state }));
                     }

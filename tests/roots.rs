@@ -1,5 +1,7 @@
 //! Roots in RAM on real firmware: Debian with systemd in each mode, looked into over ssh; damage, and what a reboot makes of it.
 
+mod memory;
+
 use std::path::Path;
 use std::time::Duration;
 
@@ -7,6 +9,7 @@ use anyhow::{Context, ensure};
 use bootfabric::event::Event;
 use bootfabric::lab::assets::{Assets, RootKind};
 use bootfabric::lab::cluster::{Boot, Cluster, HostNode, MachineNode};
+use memory::used_mib;
 
 /// Unpacked into plain memory, the root alone takes a fifth of it.
 const MEMORY_MIB: u32 = 1024;
@@ -99,16 +102,6 @@ impl Bench {
         drop(status);
         machine.booted_in(&events, self.cluster.root())
     }
-}
-
-/// MiB that programs and the kernel hold, files in RAM included: what is neither free nor cached from elsewhere.
-fn used_mib(meminfo: &str) -> anyhow::Result<u64> {
-    let field = |name: &str| -> anyhow::Result<u64> {
-        let line = meminfo.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-        Ok(line.context("no such field")?.trim().trim_end_matches(" kB").parse()?)
-    };
-    let cached = field("Cached")? + field("Buffers")? + field("SReclaimable")? - field("Shmem")?;
-    Ok((field("MemTotal")? - field("MemFree")? - cached) / 1024)
 }
 
 /// Boots one machine in `mode` and expects a sound Debian. `look` looks further.

@@ -1,6 +1,8 @@
 //! Nodes that keep a share of the root's blob each: real agents of first stages in namespaces, told as PID 1 tells them; and a
 //! machine among them, whose memory is measured.
 
+mod memory;
+
 use std::io::{BufRead, BufReader, Write};
 use std::net::Ipv4Addr;
 use std::os::unix::fs::MetadataExt;
@@ -17,6 +19,7 @@ use bootfabric::lab::cluster::{Boot, Cluster, HostNode, MachineNode};
 use bootfabric::limits::Limits;
 use bootfabric::stage::{RootOptions, Seed, StageConfig};
 use fabric::trust::RootMode;
+use memory::used_mib;
 use netlab::{Host, HostSpec};
 
 /// From a change among the sharers to the last share that follows from it: half a minute until a dead neighbour counts as gone,
@@ -295,16 +298,6 @@ fn agents_keep_two_copies_between_them_whoever_comes_and_goes() -> anyhow::Resul
     agents.iter_mut().for_each(|agent| drop(agent.look().cloned()));
     ensure!(before == kept(&agents), "{before:?} before, {:?} after", kept(&agents));
     Ok(())
-}
-
-/// MiB that programs and the kernel hold, files in RAM included: what is neither free nor cached from elsewhere.
-fn used_mib(meminfo: &str) -> anyhow::Result<u64> {
-    let field = |name: &str| -> anyhow::Result<u64> {
-        let line = meminfo.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-        Ok(line.context("no such field")?.trim().trim_end_matches(" kB").parse()?)
-    };
-    let cached = field("Cached")? + field("Buffers")? + field("SReclaimable")? - field("Shmem")?;
-    Ok((field("MemTotal")? - field("MemFree")? - cached) / 1024)
 }
 
 /// Memory of a machine whose root is held as `mode` says and that is the fourth to keep a share: MiB used when it has come down to

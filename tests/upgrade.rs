@@ -81,6 +81,39 @@ fn a_running_node_goes_on_as_another_program() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Slow clients keep nobody from stopping a node.
+#[test]
+fn a_node_that_waits_for_its_last_transfers_ends_when_it_is_told_to() -> anyhow::Result<()> {
+    let program = Path::new(env!("CARGO_BIN_EXE_bootfabric"));
+    let Some(cluster) = Cluster::in_test(program, "relieved", RootKind::Busybox, Boot::Bios)? else {
+        return Ok(());
+    };
+    let home = cluster.make_home("origin")?;
+    let files = cluster.lab().directory().join("files");
+    std::fs::create_dir(&files)?;
+    std::fs::write(files.join("large"), vec![1; DOWNLOAD])?;
+    let origin =
+        cluster.start_host("origin", home, &["--files", files.to_str().context("an odd directory")?])?;
+    let mut curl = origin.host.command("curl");
+    curl.args(["-sS", "--limit-rate", "64k", "-o"]).arg(cluster.lab().directory().join("downloaded"));
+    let curl = origin.host.spawn("curl", curl.arg(format!("http://{}/large", origin.node.address)))?;
+    wait_until("the download has begun", STEP_DEADLINE, || {
+        std::fs::metadata(cluster.lab().directory().join("downloaded")).ok().filter(|file| file.len() > 0)
+    })?;
+    let mut upgrade = origin.host.command(program);
+    upgrade.args(["node", "upgrade", "--state"]).arg(cluster.lab().directory().join("origin.state"));
+    let _upgrade = origin.host.spawn("upgrade", &mut upgrade)?;
+    wait_until("the node is served by the new program", STEP_DEADLINE, || {
+        let taken = origin.host.events().all().iter().any(|event| event.is("took-over"));
+        taken.then_some(())
+    })?;
+    ensure!(curl.is_running() && origin.process.is_running(), "nothing was left to wait for");
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(origin.process.pid())?);
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM)?;
+    origin.process.wait(STEP_DEADLINE)?;
+    Ok(())
+}
+
 /// A script that gives the interface the leased address.
 fn lease_script(cluster: &Cluster) -> anyhow::Result<std::path::PathBuf> {
     use std::os::unix::fs::PermissionsExt;
