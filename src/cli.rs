@@ -86,7 +86,7 @@ enum Command {
     Agent(up::AgentArgs),
     /// Install an image on a disk as the file says (started by the first stage)
     #[command(hide = true)]
-    DiskInstall(image::install::FileArgs),
+    DiskInstall(image::install::StepArgs),
 }
 
 /// Runs what was typed.
@@ -109,7 +109,7 @@ pub fn main() -> ExitCode {
         Command::Lab(args) => lab::run(args),
         Command::Completions(args) => completions::run(&args),
         Command::Agent(args) => up::run_agent(args),
-        Command::DiskInstall(args) => image::install::run_file(&args),
+        Command::DiskInstall(args) => image::install::run_step(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -9,33 +9,44 @@
 //! | part | owns |
 //! |---|---|
 //! | [`device`] | names of disks, claiming them |
-//! | [`probe`] | what a disk holds already |
+//! | [`probe`], [`check`] | what a disk holds already, and whether it may go |
 //! | [`layout`], [`gpt`] | the plan, and the partition table |
-//! | [`mke2fs`], [`loader`] | filesystems, boot loader |
+//! | [`mke2fs`], [`loader`], [`partitions`] | filesystems, boot loader, what the kernel knows |
 //! | `line` | the kernel line that goes onto the disk |
+//! | [`prepare`], [`finish`] | all that comes before store and root are on the disk, and all after |
+//! | [`install`] | an operator's way: store and root are there, and copied in between |
+//! | [`step`] | the first stage's way: the disk is filled in between, while chunks come |
 //! | [`snapshot`] | the part of a store that goes with an image |
-//! | [`install`] | the order of it all |
 //!
-//! Blocks for as long as it takes. In the first stage it runs as a process of its own (`bootfabric disk-install`), so that
+//! Blocks for as long as it takes. In the first stage each half runs as a process of its own (`bootfabric disk-install`), so that
 //! PID 1 goes on with its duties meanwhile.
 
+mod check;
 mod device;
+mod error;
+mod finish;
 mod gpt;
 mod install;
 mod layout;
 mod line;
 pub mod loader;
 mod mke2fs;
+mod partitions;
+mod prepare;
 mod probe;
-mod reread;
 mod snapshot;
+mod step;
 
+pub use check::{Installed, check, installed};
 pub use device::{DeviceError, DiskName, volumes};
-pub use install::{Image, InstallError, Installed, Request, check, install, installed};
+pub use error::InstallError;
+pub use install::{Image, Request, install};
 pub use line::kept_words;
 pub(crate) use line::words;
 pub use mke2fs::{MakeError, find as mke2fs};
+pub use prepare::Prepared;
 pub use probe::{Ext, ext};
+pub use step::{Sizes, Step};
 
 /// Label of a filesystem that a node keeps its store on.
 pub const STORE_LABEL: &str = "bootfabric";

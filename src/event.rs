@@ -349,7 +349,7 @@ pub enum Event {
         root: String,
         /// UUID of the store's filesystem.
         store: String,
-        /// How long it took.
+        /// How long the work on it took, aside from what came meanwhile.
         millis: u64,
     },
     /// The agent moved into the new root, as PID 1 told it to; PID 1 does not go on before.

@@ -42,7 +42,7 @@ pub(crate) fn unpacked_word_of(release: &Release) -> Option<&str> {
 }
 
 /// MiB of the unpacked root, as the release says. Releases of older versions do not: then a squashfs's usual third.
-fn unpacked_mib(release: &Release) -> u64 {
+pub(crate) fn unpacked_mib(release: &Release) -> u64 {
     let said = unpacked_word_of(release).and_then(|word| word.strip_prefix(UNPACKED)?.parse().ok());
     said.unwrap_or(release.root.size.saturating_mul(3).div_ceil(1 << 20))
 }

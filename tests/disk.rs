@@ -1,11 +1,13 @@
 //! Machines with disks: installed over the network, started without one, and seeding again; and a cluster that lost power.
 
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, ensure};
 use bootfabric::event::Event;
-use bootfabric::lab::assets::RootKind;
+use bootfabric::lab::assets::{Assets, RootKind};
 use bootfabric::lab::cluster::{BOOT_DEADLINE, Boot, Cluster, MachineNode, STEP_DEADLINE, by_address};
 use netlab::{Mac, wait_until};
 
@@ -39,6 +41,8 @@ fn installed_and_unplugged(name: &'static str, root: RootKind, boot: Boot) -> an
     };
     ensure!(node == "/dev/vda", "installed on {node}");
     runs_from_disk(&first, root)?;
+    let filled = first.events().all().iter().any(|event| event.is("root-filled"));
+    ensure!(filled, "the root was not unpacked while it came");
     say(&format!("A installed itself ({millis} ms) and runs from its disk"));
     let key = first.started()?.node;
     // Its root is not synced to the disk by pulling the plug: what was written at installation must be there all the same.
@@ -93,6 +97,42 @@ fn a_disk_with_data_is_left_alone() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The image goes to the disk as it comes, never through memory: it may be larger than that.
+#[test]
+fn an_image_larger_than_memory_is_installed() -> anyhow::Result<()> {
+    const NOISE_MIB: u64 = 320;
+    const MEMORY_MIB: u32 = 288;
+    let Some(cluster) = cluster("disk-large", RootKind::Busybox, Boot::Bios)? else { return Ok(()) };
+    let line = "bootfabric.root=disk bootfabric.disk=/dev/vda";
+    let home = cluster.make_disk_home("origin", line)?;
+    let directory = cluster.lab().directory();
+    let mut noise = File::create(directory.join("noise"))?;
+    std::io::copy(&mut File::open("/dev/urandom")?.take(NOISE_MIB << 20), &mut noise)?;
+    drop(noise);
+    let tar = directory.join("large.tar");
+    std::fs::copy(cluster.assets().root(RootKind::Busybox)?, &tar)?;
+    let mut append = Command::new("tar");
+    append.arg("--append").arg("--file").arg(&tar).arg("--directory").arg(directory).arg("noise");
+    ensure!(append.status()?.success(), "tar failed");
+    let line = Assets::kernel_line(line);
+    cluster.assets().build(
+        RootKind::Busybox,
+        &tar,
+        &home,
+        &["--version", "2", "--disk", "--cmdline", &line],
+    )?;
+    let _origin = cluster.start_host("origin", home, &[])?;
+
+    let disk = directory.join("large.disk");
+    File::create(&disk)?.set_len(3 << 30)?;
+    let spec = cluster.spec("large").mac(A).memory_mib(MEMORY_MIB).disk(&disk);
+    let machine = cluster.power_on_as(&spec)?;
+    let bytes: u64 = machine.complete("root")?.iter().map(|source| source.bytes).sum();
+    ensure!(bytes > u64::from(MEMORY_MIB) << 20, "{bytes} bytes are not more than memory");
+    machine.wait_for("disk-installed")?;
+    runs_from_disk(&machine, RootKind::Busybox)
+}
+
 /// The whole cluster lost power. The first machine that comes back has a store on its disk, and seeds the next.
 #[test]
 fn after_a_blackout_the_first_machine_with_a_store_seeds_the_rest() -> anyhow::Result<()> {
@@ -113,7 +153,7 @@ fn after_a_blackout_the_first_machine_with_a_store_seeds_the_rest() -> anyhow::R
 
 /// Installs kernel, loader and store of the image on a file, the way an operator does it on a disk.
 fn install(program: &Path, home: &Path, file: &Path) -> anyhow::Result<()> {
-    std::fs::File::create(file)?.set_len(1 << 30)?;
+    File::create(file)?.set_len(1 << 30)?;
     let made = Command::new("losetup").args(["--find", "--show"]).arg(file).output()?;
     ensure!(made.status.success(), "no loop device: {}", String::from_utf8_lossy(&made.stderr));
     let device = String::from_utf8(made.stdout)?.trim().to_owned();

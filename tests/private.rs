@@ -118,6 +118,7 @@ impl Fabric {
             swarm_port: 7744,
             store: self.store("bare"),
             store_on_disk: false,
+            awaits_disk: false,
             state: self.state("bare"),
             events: None,
             private: true,

@@ -114,6 +114,7 @@ impl Bench {
             },
             store: state.join("store"),
             store_on_disk: false,
+            awaits_disk: false,
             state: state.clone(),
             events: Some(host.events_path().into()),
             private: false,

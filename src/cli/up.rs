@@ -116,6 +116,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
         files: args.files,
         private: false,
         volatile: false,
+        awaits_disk: false,
     };
     // Without it the node of a private fabric waits to be admitted like any other.
     let operator = home.operator().ok();

@@ -7,6 +7,8 @@
 //! | `bootfabric store` | three times the image, at least 256 MiB | ext4 labelled `bootfabric`: the node's store and key |
 //! | `bootfabric root` and 16 digits of the release | the rest | ext4: the system |
 
+use serde::{Deserialize, Serialize};
+
 use super::gpt::{self, Guid, Partition, Table};
 
 /// Partitions begin and end at multiples of this, in bytes: what suits every disk.
@@ -46,14 +48,14 @@ pub(super) struct Needs {
 }
 
 /// A place on a disk, in bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Place {
     pub(super) start: u64,
     pub(super) length: u64,
 }
 
 /// The plan.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Layout {
     pub(super) bios: Place,
     pub(super) efi: Place,
@@ -107,19 +109,25 @@ impl Layout {
         Ok(Self { bios, efi, store, root })
     }
 
+    /// Its places, in the order of the partitions' numbers.
+    pub(super) fn places(&self) -> impl Iterator<Item = Place> {
+        [self.bios, self.efi, self.store].into_iter().chain(self.root)
+    }
+
     /// The table of the plan, with new identities.
     pub(super) fn table(&self, release: &str) -> std::io::Result<Table> {
         let root = root_name(release);
-        let parts = [
-            Some((BIOS_KIND, self.bios, "bootfabric bios")),
-            Some((EFI_KIND, self.efi, "bootfabric efi")),
-            Some((DATA_KIND, self.store, STORE_NAME)),
-            self.root.map(|place| (ROOT_KIND, place, root.as_str())),
+        let kinds = [
+            (BIOS_KIND, "bootfabric bios"),
+            (EFI_KIND, "bootfabric efi"),
+            (DATA_KIND, STORE_NAME),
+            (ROOT_KIND, root.as_str()),
         ];
-        let partition = |(kind, Place { start, length }, name): (Guid, Place, &str)| {
+        let partition = |((kind, name), Place { start, length }): ((Guid, &str), Place)| {
             Ok(Partition { kind, id: Guid::random()?, start, length, name: name.to_owned() })
         };
-        let partitions = parts.into_iter().flatten().map(partition).collect::<std::io::Result<_>>()?;
+        let partitions =
+            kinds.into_iter().zip(self.places()).map(partition).collect::<std::io::Result<_>>()?;
         Ok(Table { id: Guid::random()?, partitions })
     }
 }

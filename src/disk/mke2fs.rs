@@ -1,5 +1,5 @@
-//! ext4, made and filled by `mke2fs` in one go: owners, times, hard links, attributes and devices come out as they went in,
-//! and nothing has to be mounted.
+//! ext4, made by `mke2fs`, and filled in the same go where the files are there already: owners, times, hard links, attributes and
+//! devices come out as they went in, and nothing has to be mounted.
 
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -51,27 +51,19 @@ pub fn find() -> Result<PathBuf, MakeError> {
     found.ok_or_else(|| MakeError::Missing { searched: PATHS.join(", ") })
 }
 
-/// Makes the filesystem at `place` of `disk`, with what is in `directory`.
+/// Makes the filesystem at `place` of `disk`, with what is in `directory`; without one, empty.
 pub(super) fn make(
     disk: &Path,
     place: Place,
     uuid: &str,
     label: &str,
-    directory: &Path,
+    directory: Option<&Path>,
 ) -> Result<(), MakeError> {
     let mut words = tempfile::tempfile().or_else(|_| tempfile::tempfile_in("/run"))?;
     let status = Command::new(find()?)
         .args(["-q", "-F", "-b", &BLOCK.to_string(), "-I", "256", "-m", "1", "-O", FEATURES])
-        .args([
-            "-E",
-            &format!("offset={},nodiscard,root_owner=0:0", place.start),
-            "-U",
-            uuid,
-            "-L",
-            label,
-            "-d",
-        ])
-        .arg(directory)
+        .args(["-E", &format!("offset={},nodiscard,root_owner=0:0", place.start), "-U", uuid, "-L", label])
+        .args(directory.map(|directory| ["-d".as_ref(), directory.as_os_str()]).into_iter().flatten())
         .arg(disk)
         .arg((place.length / BLOCK).to_string())
         .env_clear()

@@ -85,7 +85,11 @@ impl Assets {
         format!("{LAB_CMDLINE} {more}")
     }
 
-    fn root(&self, kind: RootKind) -> anyhow::Result<PathBuf> {
+    /// The root of lab images: a tar.
+    ///
+    /// # Errors
+    /// If it is missing: the message says how to make it.
+    pub fn root(&self, kind: RootKind) -> anyhow::Result<PathBuf> {
         let path = self.directory.join(format!("{}-root.tar", kind.name()));
         ensure!(path.is_file(), "{} is missing: `make assets` makes it", path.display());
         Ok(path)
@@ -127,7 +131,7 @@ impl Assets {
         std::fs::create_dir_all(&homes).with_context(|| format!("cannot make {}", homes.display()))?;
         let lock = std::fs::File::create(homes.join("lock")).context("cannot lock the image cache")?;
         lock.lock().context("cannot lock the image cache")?;
-        let (root, kernel) = (self.root(kind)?, self.kernel()?);
+        let root = self.root(kind)?;
         let home = homes.join(format!("{name}-{}", self.fingerprint(&root)?));
         if home.is_dir() {
             return Ok(home);
@@ -142,14 +146,22 @@ impl Assets {
         }
         let fresh = homes.join(format!("{name}-new"));
         run(Command::new(&self.program).args(["init", "--name", "lab", "--fabric"]).arg(&fresh))?;
-        let mut build = Command::new(&self.program);
-        build.args(["image", "build", "--name", kind.name(), "--version", "1", "--modules", "virtio"]);
-        build.args(["--cmdline", LAB_CMDLINE, "--fabric"]).arg(&fresh);
-        build.args(disk.then_some("--disk"));
-        build.arg("--root").arg(&root).arg("--kernel").arg(&kernel).arg("--program").arg(&self.program);
-        run(&mut build)?;
+        let mut more = vec!["--version", "1", "--cmdline", LAB_CMDLINE];
+        more.extend(disk.then_some("--disk"));
+        self.build(kind, &root, &fresh, &more)?;
         std::fs::rename(&fresh, &home).context("cannot keep the image")?;
         Ok(home)
+    }
+
+    /// Builds an image of the name of `kind` from the tar `root` into `home`, with `more` arguments of `bootfabric image build`.
+    ///
+    /// # Errors
+    /// If an asset is missing or building fails; the program's own words are in the message.
+    pub fn build(&self, kind: RootKind, root: &Path, home: &Path, more: &[&str]) -> anyhow::Result<()> {
+        let mut build = Command::new(&self.program);
+        build.args(["image", "build", "--name", kind.name(), "--modules", "virtio"]).args(more);
+        build.arg("--fabric").arg(home).arg("--root").arg(root).arg("--kernel").arg(self.kernel()?);
+        run(build.arg("--program").arg(&self.program))
     }
 
     fn fingerprint(&self, root: &Path) -> anyhow::Result<String> {

@@ -96,6 +96,9 @@ pub struct NodeConfig {
     pub private: bool,
     /// Whether the store is in RAM and gone at power-off: no waiting for a disk then.
     pub volatile: bool,
+    /// Whether the store is about to be another one: nothing is fetched but the release.
+    #[serde(default)]
+    pub awaits_disk: bool,
 }
 
 impl NodeConfig {
@@ -146,6 +149,7 @@ pub(crate) fn from_first_stage(path: &Path) -> anyhow::Result<NodeConfig> {
         files: None,
         private: said.private,
         volatile: !said.store_on_disk,
+        awaits_disk: said.awaits_disk,
     })
 }
 
@@ -174,6 +178,7 @@ impl NodeConfig {
             files: None,
             private: false,
             volatile: true,
+            awaits_disk: false,
         }
     }
 }

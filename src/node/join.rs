@@ -77,6 +77,9 @@ impl Join {
             }
         };
         let release = self.release(id).await;
+        if config.awaits_disk {
+            return std::future::pending().await;
+        }
         let remedy = "is a node that was booted before alive on the switch?";
         let waiting = || soon("gives the fabric's settings", self.view.wait_settings());
         let settings = self.until_done("settings", remedy, waiting).await;

@@ -72,6 +72,8 @@ pub(super) struct Agent {
     due: Option<Duration>,
     /// It is on its own: if it dies it stays dead.
     let_go: bool,
+    /// It was told to end.
+    ending: bool,
 }
 
 struct Running {
@@ -185,9 +187,22 @@ impl Agent {
         }
     }
 
+    /// Tells it to end in good order. It is not started again by itself.
+    pub(super) fn end(&mut self) {
+        self.due = None;
+        if let Some(running) = &self.running {
+            self.ending = true;
+            // It can be gone already, which is as good.
+            let _ = kill(running.pid, Signal::SIGTERM);
+        }
+    }
+
     /// Takes note of a process that ended; says how the agent died if it was the agent.
     pub(super) fn ended(&mut self, exit: &Exit, now: Duration) -> Option<String> {
         let running = self.running.take_if(|running| running.pid == exit.pid)?;
+        if std::mem::take(&mut self.ending) {
+            return None;
+        }
         if now.saturating_sub(running.since) >= WELL {
             self.deaths = 0;
         }

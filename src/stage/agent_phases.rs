@@ -87,6 +87,7 @@ fn config(boot: &Boot) -> Result<StageConfig, PhaseError> {
         root: line.root,
         store: STORE.into(),
         store_on_disk: stored,
+        awaits_disk: boot.awaits_disk(),
         state: STATE.into(),
         events: line.events.clone(),
         private: Path::new(PRIVATE).exists(),

@@ -5,8 +5,6 @@
 
 use std::time::{Duration, Instant};
 
-use fabric::trust::RootMode;
-
 use super::agent::Agent;
 use super::agent_view::{AgentView, ROOT, UNPACK};
 use super::console::Console;
@@ -18,7 +16,7 @@ use super::modules::Modules;
 use super::nic::Nic;
 use super::phase::{Host, PhaseError, Report};
 use super::reap::{Exit, reap};
-use super::root::{MountedRoot, Zram};
+use super::root::{MountedRoot, RootKind, Zram};
 use super::shell;
 use crate::event::{Event, Record};
 
@@ -109,6 +107,11 @@ impl Boot {
         self.line.disk.root.is_some()
     }
 
+    /// Whether a disk is to be installed that is not prepared yet.
+    pub(super) fn awaits_disk(&self) -> bool {
+        self.line.disk.name.is_some() && !self.disks.store && self.disks.root.is_none()
+    }
+
     /// Whether all that this machine needs is on its disk, so that nothing waits for the network.
     pub(super) fn is_local(&self) -> bool {
         self.disks.root.is_some()
@@ -122,9 +125,12 @@ impl Boot {
         }
     }
 
-    /// How the root is held: as the kernel line says, else the release.
-    pub(super) fn root_mode(&self) -> RootMode {
-        self.line.root.mode.or(self.view.root_mode).unwrap_or(RootMode::Overlay)
+    /// How the root is held: on the disk that is being installed, as the kernel line says, or as the release does.
+    pub(super) fn root_kind(&self) -> RootKind {
+        match &self.disks.target {
+            Some(target) if target.has_root() => RootKind::Disk,
+            _ => self.line.root.mode.or(self.view.root_mode).map_or(RootKind::Overlay, RootKind::from),
+        }
     }
 
     /// Name of the phase that runs.

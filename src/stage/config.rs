@@ -52,6 +52,9 @@ pub struct StageConfig {
     /// Whether the store outlives power.
     #[serde(default)]
     pub store_on_disk: bool,
+    /// Whether the store is about to move to a disk: until then nothing is fetched but the release.
+    #[serde(default)]
+    pub awaits_disk: bool,
     /// Directory of everything else that must outlive the hand-over.
     pub state: PathBuf,
     /// The device that event lines go to. PID 1 writes them there while it is the first stage; afterwards it is the
@@ -110,6 +113,7 @@ mod tests {
             root: RootOptions { seed: Seed::None, ..RootOptions::default() },
             store: STORE.into(),
             store_on_disk: true,
+            awaits_disk: false,
             state: STATE.into(),
             events: None,
             private: true,

@@ -1,37 +1,35 @@
 //! Disks in the first stage: a store that outlives power, a root that does, and the way from the network to them.
 //!
-//! Owns the phases `disk` (what is on disks already, before the network is looked at) and `install`. Writing to a disk is
-//! [`crate::disk`]'s, in a process of its own.
+//! Owns the phases `disk` (what is on disks already, before the network is looked at), and in [`install`] those that
+//! install one. Writing to a disk is [`crate::disk`]'s, in a process of its own.
 //!
-//! | the kernel line says | `disk` | `install` |
-//! |---|---|---|
-//! | nothing | a filesystem labelled `bootfabric` becomes the store, if there is one | |
-//! | `root=disk:UUID` | that filesystem becomes the root; nothing waits for the network | |
-//! | `disk=NAME root=disk` | the same if the release is installed there; else the disk is checked | installs it, and it becomes the root |
-//! | `disk=NAME` | the same check | installs kernel, loader and store; the root stays in memory |
+//! | the kernel line says | `disk` | `partition` | `install` |
+//! |---|---|---|---|
+//! | nothing | a filesystem labelled `bootfabric` becomes the store, if there is one | | |
+//! | `root=disk:UUID` | that filesystem becomes the root; nothing waits for the network | | |
+//! | `disk=NAME root=disk` | the same if the release is installed there; else the disk is checked | makes the disk's filesystems; its store becomes the store, and the agent fills its root | makes it start; its root becomes the root |
+//! | `disk=NAME` | the same check | makes a store, which becomes the store; the root stays in memory | makes the disk start |
+
+mod install;
 
 use std::fs::{self, File};
-use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use fabric::id::{Hash, ObjectId};
-use fabric::store::{Store, StoreOptions};
 use fabric::swarm::NodeKey;
-use fabric::trust::{SignedRelease, TrustRoot};
 use nix::mount::MsFlags;
 
 use super::boot::Boot;
 use super::config::{STATE, STORE};
 use super::init::{self, Init};
 use super::mounts::{is_mount_point, mount_on};
-use super::phase::{Host, PhaseError};
-use super::root::{self, SYSROOT};
+use super::phase::PhaseError;
+use super::root::SYSROOT;
 use super::uevent::Uevents;
 use super::value::ValueError;
-use crate::disk::{self, DiskName, Image, InstallError, Installed, KEY_FILE, Request, STORE_LABEL};
+use crate::disk::{self, DiskName, InstallError, Installed, KEY_FILE, STORE_LABEL};
 use crate::event::Event;
+pub(super) use install::{Target, empty_root, install, partition};
 
 /// How often it is looked whether a disk has appeared.
 const LOOK: Duration = Duration::from_millis(100);
@@ -39,13 +37,6 @@ const LOOK: Duration = Duration::from_millis(100);
 const STORE_PATIENCE: Duration = Duration::from_secs(10);
 /// Where the image has the parts of the boot loader.
 pub(crate) const LOADER: &str = "/usr/lib/bootfabric/disk";
-/// What the installing process is told, and where it says why it failed.
-const REQUEST: &str = "/run/bootfabric/install.json";
-const WORDS: &str = "/run/bootfabric/install.log";
-/// The installing process's own directory, on the store's filesystem where the store is in memory.
-const SCRATCH: &str = "/run/bootfabric/install";
-/// The program itself.
-const PROGRAM: &str = "/proc/self/exe";
 
 /// What the kernel line says of disks.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -98,8 +89,8 @@ pub(super) struct Disks {
     pub(super) init: Option<Init>,
     /// Whether the disk to install on has nothing to install.
     there: bool,
-    /// What was installed in this boot.
-    done: Option<Installed>,
+    /// The disk that is being installed; from the phase `partition` on.
+    pub(super) target: Option<Target>,
 }
 
 /// Looks for store and root on disks, and whether the disk to install on can be.
@@ -116,8 +107,8 @@ pub(super) fn disk(boot: &mut Boot, deadline: Duration) -> Result<String, PhaseE
             if let Some(there) = look(boot, name, deadline)? {
                 ids = (there.root.filter(|_| said.root.is_some()), Some(there.store));
                 boot.disks.there = true;
-            } else if said.store.is_none() {
-                // A store of an earlier installation goes with it: no label is looked for.
+            } else {
+                // It brings its own store; one of an earlier installation goes with what it holds.
                 return Ok("to be installed".to_owned());
             }
         }
@@ -200,17 +191,20 @@ fn find(boot: &mut Boot, deadline: Duration, wanted: impl Fn(&disk::Ext) -> bool
     }
 }
 
-/// Makes the filesystem on `device` the store. A node with one keeps its key there too, and with it who it is.
+/// Makes the filesystem on `device` the store. A node with one keeps its key there too, and with it who it is: the key that is there
+/// already, else the one that it has, else a new one.
 fn keep_store(boot: &mut Boot, device: &Path) -> Result<(), PhaseError> {
     if !is_mount_point(Path::new(STORE)) {
         let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC | MsFlags::MS_NOATIME;
         mount_ext4(boot, &device.display().to_string(), Path::new(STORE), flags, "")?;
     }
-    let kept = Path::new(STORE).join(KEY_FILE);
+    let (kept, own) = (Path::new(STORE).join(KEY_FILE), Path::new(STATE).join(KEY_FILE));
+    // `copy` takes the mode with it.
+    if own.exists() && !kept.exists() {
+        fs::copy(&own, &kept)?;
+    }
     NodeKey::load_or_create(&kept).map_err(PhaseError::from)?;
-    let own = Path::new(STATE).join(KEY_FILE);
     if !own.exists() {
-        // `copy` takes the mode with it.
         fs::copy(&kept, &own)?;
     }
     Ok(())
@@ -241,87 +235,6 @@ pub(super) fn mount(boot: &mut Boot, device: &Path) -> Result<String, PhaseError
     let note = format!("{node}, {}", init.path.display());
     boot.disks.init = Some(init);
     Ok(note)
-}
-
-/// Installs what was fetched, if the kernel line names a disk for it.
-pub(super) fn install(boot: &mut Boot, _: Duration) -> Result<String, PhaseError> {
-    let Some(name) = boot.line.disk.name.clone() else { return Ok("no disk is named".to_owned()) };
-    if boot.disks.root.is_some() || boot.disks.there {
-        return Ok("installed already".to_owned());
-    }
-    let began = boot.now();
-    let done = match boot.disks.done.clone() {
-        // A later step failed: what is written is written.
-        Some(done) => done,
-        None => run(boot, name)?,
-    };
-    boot.disks.done = Some(done.clone());
-    let millis = u64::try_from(boot.now().saturating_sub(began).as_millis()).unwrap_or(u64::MAX);
-    let (disk, root) = (done.disk.display().to_string(), done.root.clone().unwrap_or_default());
-    boot.emit(Event::DiskInstalled { disk: disk.clone(), root, store: done.store.clone(), millis });
-    let Some(id) = done.root else { return Ok(format!("kernel, loader and store on {disk}")) };
-    root::leave(boot)?;
-    let device = find(boot, STORE_PATIENCE, |ext| ext.uuid == id);
-    let device = device
-        .ok_or_else(|| PhaseError::message(format!("{disk} is installed, and its root does not appear")))?;
-    let note = mount(boot, &device)?;
-    boot.disks.root = Some(device);
-    Ok(format!("on {disk}; the root is {note}"))
-}
-
-/// Runs the installing process to its end.
-fn run(boot: &mut Boot, name: String) -> Result<Installed, PhaseError> {
-    let trust_root: TrustRoot = super::agent_phases::trust_root()?.parse().map_err(PhaseError::from)?;
-    let id = boot.view.release_id.clone().or_else(|| boot.line.release.as_ref().map(ToString::to_string));
-    let id = id.ok_or_else(|| PhaseError::message("it is not known which release this is"))?;
-    let image = image(Path::new(STORE), &id, &trust_root)?;
-    let request = Request {
-        disk: name,
-        wipe: boot.line.disk.wipe,
-        line: disk::kept_words(&boot.raw_line),
-        image,
-        store: STORE.into(),
-        loader: LOADER.into(),
-        root: boot.root_on_disk().then(|| SYSROOT.into()),
-        key: Some(Path::new(STATE).join(KEY_FILE)),
-        scratch: SCRATCH.into(),
-    };
-    fs::write(REQUEST, serde_json::to_vec(&request).map_err(io::Error::from)?)?;
-    let child = Command::new(PROGRAM)
-        .args(["disk-install", REQUEST])
-        .stdin(Stdio::null())
-        .stderr(File::create(WORDS)?)
-        .env_clear()
-        .spawn()?;
-    let pid = i64::from(child.id());
-    loop {
-        let exits = boot.turn(Duration::from_secs(1));
-        if let Some(exit) = exits.iter().find(|exit| i64::from(exit.pid.as_raw()) == pid) {
-            if exit.is_success() {
-                break;
-            }
-            let words = fs::read_to_string(WORDS).unwrap_or_default();
-            let words = words.trim().trim_start_matches("bootfabric: ");
-            return Err(PhaseError::message(if words.is_empty() {
-                format!("ended ({exit})")
-            } else {
-                words.to_owned()
-            }));
-        }
-    }
-    let name: DiskName = request.disk.parse().map_err(PhaseError::from)?;
-    let there = disk::installed(&name, &request.image.release).map_err(PhaseError::from)?;
-    there.ok_or_else(|| PhaseError::message("what was installed is not found on the disk"))
-}
-
-/// The image of the signed release `id`, as the store at `store` has it.
-fn image(store: &Path, id: &str, trust_root: &TrustRoot) -> Result<Image, PhaseError> {
-    let store = Store::open_reader(store, StoreOptions::default())?;
-    let hash: Hash = id.parse().map_err(PhaseError::from)?;
-    let bytes =
-        store.object(&ObjectId(hash)).ok_or_else(|| PhaseError::message("the store has lost the release"))?;
-    let release = SignedRelease::decode(&bytes)?.verify(trust_root)?;
-    Ok(Image::of(id, &release))
 }
 
 #[cfg(test)]

@@ -36,7 +36,7 @@ pub(super) fn hash(boot: &mut Boot, _: Duration) -> Result<String, PhaseError> {
     if boot.is_local() {
         return Ok(FROM_DISK.to_owned());
     }
-    if !boot.line.hash.unwrap_or(boot.disks.store) {
+    if !boot.line.hash.unwrap_or(boot.disks.store && boot.disks.target.is_none()) {
         return Ok("each chunk was verified in this boot".to_owned());
     }
     let mounted = boot.root.as_ref().map(|root| &root.blob);

@@ -82,6 +82,13 @@ pub(super) const PHASES: &[Phase<Boot>] = &[
         run: agent_phases::release,
     },
     Phase {
+        name: "partition",
+        deadline: seconds(600),
+        retry: LOCAL,
+        remedy: "check the disk (docs/disk.md); the installing program's words are in /run/bootfabric/install.log",
+        run: disk::partition,
+    },
+    Phase {
         name: "memory",
         deadline: seconds(30),
         retry: LOCAL,

@@ -6,7 +6,7 @@
 //! | mode | `mount` | `unpack` |
 //! |---|---|---|
 //! | [`overlay`] | the blob, and over it what can be written | nothing |
-//! | [`zram`], [`tmpfs`] | nothing: the agent fills an [empty root](arriving) while chunks come | waits for that |
+//! | [`zram`], [`tmpfs`], [disk] | nothing: the agent fills an [empty root](arriving) while chunks come | waits for that |
 //!
 //! Where the agent does not get there (a squashfs of a kind that only the kernel reads, an agent that died) the blob is mounted
 //! and copied once it is complete.
@@ -19,6 +19,7 @@ mod tmpfs;
 mod unpack;
 mod zram;
 
+use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -55,11 +56,45 @@ const LOWER: &str = "/run/bootfabric/lower";
 /// What is written to the root.
 const UPPER: &str = "/run/bootfabric/upper";
 
+/// Where what is in the root is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum RootKind {
+    /// In the mounted blob, below a writable filesystem in RAM.
+    Overlay,
+    /// Unpacked into a filesystem on compressed RAM.
+    Zram,
+    /// Unpacked into plain RAM.
+    Tmpfs,
+    /// Unpacked onto the disk that is being installed.
+    Disk,
+}
+
+impl From<RootMode> for RootKind {
+    fn from(mode: RootMode) -> Self {
+        match mode {
+            RootMode::Overlay => Self::Overlay,
+            RootMode::Zram => Self::Zram,
+            RootMode::Tmpfs => Self::Tmpfs,
+        }
+    }
+}
+
+impl fmt::Display for RootKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Overlay => "overlay",
+            Self::Zram => "zram",
+            Self::Tmpfs => "tmpfs",
+            Self::Disk => "disk",
+        })
+    }
+}
+
 /// A root that is mounted.
 #[derive(Debug)]
 pub(super) struct MountedRoot {
     /// How it is held.
-    mode: RootMode,
+    kind: RootKind,
     /// What it is made of.
     pub(super) blob: Blob,
     /// The device that holds the blob, until it is let go.
@@ -123,7 +158,7 @@ pub(super) fn mount(boot: &mut Boot, _: Duration) -> Result<String, PhaseError> 
     if found != blob.bytes {
         return Err(RootError::Size { found, expected: blob.bytes }.into());
     }
-    let mode = boot.root_mode();
+    let kind = boot.root_kind();
     if boot.filling {
         return Ok("nothing to mount: the root is filled by the agent".to_owned());
     }
@@ -134,12 +169,12 @@ pub(super) fn mount(boot: &mut Boot, _: Duration) -> Result<String, PhaseError> 
     let device = LoopDevice::attach(boot, &path)?;
     let node = device.path.display().to_string();
     mount_on("squashfs", &node, Path::new(LOWER), MsFlags::MS_RDONLY, "").map_err(RootError::Squashfs)?;
-    let (held, root) = match mode {
-        RootMode::Overlay => {
+    let (held, root) = match kind {
+        RootKind::Overlay => {
             let memory = memory::available().map_err(RootError::Memory)?;
-            (format!("{mode}, {}", overlay::mount(boot, memory)?), SYSROOT)
+            (format!("{kind}, {}", overlay::mount(boot, memory)?), SYSROOT)
         }
-        RootMode::Zram | RootMode::Tmpfs => (mode.to_string(), LOWER),
+        RootKind::Zram | RootKind::Tmpfs | RootKind::Disk => (kind.to_string(), LOWER),
     };
     let init = init::find(Path::new(root), boot.line.init.as_deref()).map_err(|error| {
         PhaseError::from(error).with_remedy(
@@ -147,8 +182,8 @@ pub(super) fn mount(boot: &mut Boot, _: Duration) -> Result<String, PhaseError> 
         )
     })?;
     let note = format!("{:.1} MiB on {node}, {held}, {}", mebibytes(blob.bytes), init.path.display());
-    boot.emit(Event::RootMounted { device: node, mode: mode.to_string() });
-    boot.root = Some(MountedRoot { mode, blob, device: Some(device), init });
+    boot.emit(Event::RootMounted { device: node, mode: kind.to_string() });
+    boot.root = Some(MountedRoot { kind, blob, device: Some(device), init });
     Ok(note)
 }
 
@@ -157,28 +192,21 @@ pub(super) fn drivers(boot: &mut Boot, _: Duration) -> Result<String, PhaseError
     if boot.is_local() {
         return Ok(FROM_DISK.to_owned());
     }
-    let mode = boot.root_mode();
-    let kind = match mode {
-        RootMode::Overlay => Empty::Xfs,
-        RootMode::Zram => Empty::Ext4,
-        RootMode::Tmpfs => return Ok("tmpfs needs none".to_owned()),
+    let kind = boot.root_kind();
+    let empty = match kind {
+        RootKind::Overlay => Empty::Xfs,
+        RootKind::Zram => Empty::Ext4,
+        RootKind::Tmpfs => return Ok("tmpfs needs none".to_owned()),
+        RootKind::Disk => return Ok("the disk's are loaded".to_owned()),
     };
     // Compressors are modules of their own; the kernel would ask for them one by one, each with a new process.
     let compression = boot.line.root.compression.unwrap_or(options::Compression::Zstd).name();
     if let Some(modules) = boot.modules.as_mut() {
-        for name in [kind.name(), "zram", compression] {
+        for name in [empty.name(), "zram", compression] {
             let _ = modules.load(name);
         }
     }
-    Ok(format!("for {mode}, while the root comes"))
-}
-
-/// Lets go of a root in memory: another takes its place.
-pub(super) fn leave(boot: &mut Boot) -> Result<(), PhaseError> {
-    unmount(&[SYSROOT, UPPER, LOWER])?;
-    boot.root = None;
-    boot.zram = None;
-    Ok(())
+    Ok(format!("for {kind}, while the root comes"))
 }
 
 /// Unpacks the root where the mode wants it, and lets the blob go as far as it is not kept for others.
@@ -186,7 +214,7 @@ pub(super) fn unpack(boot: &mut Boot, deadline: Duration) -> Result<String, Phas
     if boot.is_local() {
         return Ok(FROM_DISK.to_owned());
     }
-    if boot.root_mode() == RootMode::Overlay {
+    if boot.root_kind() == RootKind::Overlay {
         return Ok("the root is the blob itself".to_owned());
     }
     let filled = if boot.filling { arriving::wait(boot, deadline)? } else { None };
@@ -195,15 +223,16 @@ pub(super) fn unpack(boot: &mut Boot, deadline: Duration) -> Result<String, Phas
         mount(boot, deadline)?;
     }
     let root = boot.root()?;
-    let (mode, blob_bytes, unpacked) = (root.mode, root.blob.bytes, root.device.is_none());
+    let (kind, blob_bytes, unpacked) = (root.kind, root.blob.bytes, root.device.is_none());
     let note = match filled {
         Some(note) => note,
         None if unpacked => "unpacked already".to_owned(),
-        None => fill(boot, mode, blob_bytes)?,
+        None => fill(boot, kind, blob_bytes)?,
     };
     let seed = boot.line.root.seed;
     let kept = match seed {
         Seed::All => "kept for others",
+        _ if kind == RootKind::Disk => "on the disk, kept for others",
         Seed::Share { .. } if boot.disks.store => "on the disk, kept for others",
         Seed::Share { .. } => {
             boot.agent.share_root()?;
@@ -220,14 +249,14 @@ pub(super) fn unpack(boot: &mut Boot, deadline: Duration) -> Result<String, Phas
 }
 
 /// Makes an empty root, fills it and lets go of the blob's device.
-fn fill(boot: &mut Boot, mode: RootMode, blob_bytes: u64) -> Result<String, PhaseError> {
+fn fill(boot: &mut Boot, kind: RootKind, blob_bytes: u64) -> Result<String, PhaseError> {
     unmount(&[SYSROOT])?;
     boot.zram = None;
     let began = boot.now();
     let tree = Tree::walk(Path::new(LOWER)).map_err(RootError::from)?;
     let content = tree.bytes() + tree.count() as u64 * memory::PER_INODE;
     let available = memory::available().map_err(RootError::Memory)?;
-    make(boot, mode, available, content)?;
+    make(boot, kind, available, content)?;
     let mut shown = Progress::default();
     tree.unpack(Path::new(SYSROOT), |done| {
         boot.turn(LOOK);
@@ -240,13 +269,13 @@ fn fill(boot: &mut Boot, mode: RootMode, blob_bytes: u64) -> Result<String, Phas
     if let Some(root) = boot.root.as_mut() {
         root.device = None;
     }
-    unpacked(boot, mode, tree.bytes(), content, blob_bytes, began)
+    unpacked(boot, kind, tree.bytes(), content, blob_bytes, began)
 }
 
 /// Says what an unpacked root takes: `bytes` of files, `content` bytes with what else is in it.
 fn unpacked(
     boot: &mut Boot,
-    mode: RootMode,
+    kind: RootKind,
     bytes: u64,
     content: u64,
     blob: u64,
@@ -259,12 +288,13 @@ fn unpacked(
             let usage = zram.usage()?;
             usage.used
         }
+        None if kind == RootKind::Disk => 0,
         None => content,
     };
     let millis = u64::try_from(boot.now().saturating_sub(began).as_millis()).unwrap_or(u64::MAX);
     let compression = boot.zram.as_ref().map(Zram::compression);
     boot.emit(Event::RootUnpacked {
-        mode: mode.to_string(),
+        mode: kind.to_string(),
         compression: compression.clone().unwrap_or_default(),
         original: bytes,
         used,
@@ -273,6 +303,7 @@ fn unpacked(
     });
     Ok(match compression {
         Some(name) => format!("{:.1} MiB, {:.1} MiB in memory ({name})", mebibytes(bytes), mebibytes(used)),
+        None if kind == RootKind::Disk => format!("{:.1} MiB on the disk", mebibytes(bytes)),
         None => format!("{:.1} MiB in plain memory", mebibytes(bytes)),
     })
 }
@@ -287,19 +318,22 @@ const SPARE: u64 = 4;
 const ZRAM_SIZE: RootSize = RootSize::Percent(60);
 
 /// Mounts an empty root with room for `content` bytes.
-fn make(boot: &mut Boot, mode: RootMode, available: u64, content: u64) -> Result<(), RootError> {
+fn make(boot: &mut Boot, kind: RootKind, available: u64, content: u64) -> Result<(), PhaseError> {
+    if kind == RootKind::Disk {
+        return disk::empty_root(boot, content);
+    }
     let said = boot.line.root.size;
     if let Some(size) = said.map(|size| size.of(available)).filter(|size| *size < content) {
-        return Err(RootError::TooSmall { content_mib: content >> 20, size_mib: size >> 20 });
+        return Err(RootError::TooSmall { content_mib: content >> 20, size_mib: size >> 20 }.into());
     }
-    if mode == RootMode::Tmpfs {
-        return tmpfs::mount(said, available, content);
+    if kind == RootKind::Tmpfs {
+        return Ok(tmpfs::mount(said, available, content)?);
     }
     let size = match said {
         Some(size) => size.of(available),
         None => ZRAM_SIZE.of(available).max(content + content / SPARE),
     };
-    zram::mount(boot, Empty::Ext4, size, Path::new(SYSROOT))
+    Ok(zram::mount(boot, Empty::Ext4, size, Path::new(SYSROOT))?)
 }
 
 /// Writes everything of the file-system at `path` to its device.

@@ -125,6 +125,7 @@ fn run(home: &Path, nodes: usize, rate_bit: u64) -> Run {
                 root: RootOptions::default(),
                 store: state.join("store"),
                 store_on_disk: false,
+                awaits_disk: false,
                 state: state.clone(),
                 events: None,
                 private: false,

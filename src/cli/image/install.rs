@@ -7,7 +7,7 @@ use anyhow::{Context, ensure};
 use super::super::output::{print_json, print_line};
 use super::super::place::Place;
 use super::tree::Tree;
-use crate::disk::{DiskName, Image, Request, check, install};
+use crate::disk::{DiskName, Image, Request, Step, check, install};
 use crate::image::{grub, heads};
 
 #[derive(Debug, clap::Args)]
@@ -68,7 +68,6 @@ pub(crate) fn run(args: &InstallArgs) -> anyhow::Result<()> {
         store,
         loader,
         root: root.as_ref().map(Tree::root),
-        key: None,
         scratch: work.path().join("scratch"),
     };
     let done = install(&request, &|step| eprintln!("writing: {step}"))?;
@@ -80,17 +79,16 @@ pub(crate) fn run(args: &InstallArgs) -> anyhow::Result<()> {
 }
 
 #[derive(Debug, clap::Args)]
-pub(crate) struct FileArgs {
-    /// What to install where, as JSON
+pub(crate) struct StepArgs {
+    /// What to do, as JSON
     #[arg(value_name = "FILE")]
-    request: PathBuf,
+    step: PathBuf,
 }
 
-/// Installs as the first stage says.
-pub(crate) fn run_file(args: &FileArgs) -> anyhow::Result<()> {
-    let text =
-        std::fs::read(&args.request).with_context(|| format!("cannot read {}", args.request.display()))?;
-    let request: Request = serde_json::from_slice(&text).context("the request is of another version")?;
-    install(&request, &|step| println!("       writing: {step}"))?;
+/// Does what the first stage says.
+pub(crate) fn run_step(args: &StepArgs) -> anyhow::Result<()> {
+    let text = std::fs::read(&args.step).with_context(|| format!("cannot read {}", args.step.display()))?;
+    let step: Step = serde_json::from_slice(&text).context("the step is of another version")?;
+    step.run(&|what| println!("       writing: {what}"))?;
     Ok(())
 }

@@ -6,9 +6,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use fabric::trust::RootMode;
-
-use super::{RootError, SYSROOT, make, unmount, unpacked};
+use super::{RootError, RootKind, SYSROOT, make, unmount, unpacked};
 use crate::event::Event;
 use crate::memory;
 use crate::stage::agent_phases::{FROM_DISK, until};
@@ -23,8 +21,8 @@ pub(in crate::stage) fn empty_root(boot: &mut Boot, deadline: Duration) -> Resul
     if boot.is_local() {
         return Ok(FROM_DISK.to_owned());
     }
-    let mode = boot.root_mode();
-    if mode == RootMode::Overlay {
+    let kind = boot.root_kind();
+    if kind == RootKind::Overlay {
         return Ok("the root is the blob itself".to_owned());
     }
     (boot.filling, boot.view.filled, boot.view.unfilled) = (false, false, None);
@@ -40,7 +38,7 @@ pub(in crate::stage) fn empty_root(boot: &mut Boot, deadline: Duration) -> Resul
     // What is still to come of the blob takes memory beside it.
     let coming = if boot.disks.store { 0 } else { boot.view.missing(ROOT) };
     let available = memory::available().map_err(RootError::Memory)?;
-    make(boot, mode, available.saturating_sub(coming), content(listed))?;
+    make(boot, kind, available.saturating_sub(coming), content(listed))?;
     boot.agent.fill(SYSROOT)?;
     boot.filling = true;
     boot.filling_since = boot.now();
@@ -72,12 +70,12 @@ pub(super) fn wait(boot: &mut Boot, deadline: Duration) -> Result<Option<String>
     }
     let blob = boot.view.root.clone().ok_or_else(|| PhaseError::message("the root is not complete"))?;
     let listed = boot.view.listed.ok_or_else(|| PhaseError::message("the root is not listed"))?;
-    let mode = boot.root_mode();
+    let kind = boot.root_kind();
     let init = init::find(Path::new(SYSROOT), boot.line.init.as_deref())?;
     let (bytes, began) = (blob.bytes, boot.filling_since);
-    boot.root = Some(super::MountedRoot { mode, blob, device: None, init });
-    boot.emit(Event::RootMounted { device: SYSROOT.to_owned(), mode: mode.to_string() });
-    unpacked(boot, mode, listed.bytes, content(listed), bytes, began).map(Some)
+    boot.root = Some(super::MountedRoot { kind, blob, device: None, init });
+    boot.emit(Event::RootMounted { device: SYSROOT.to_owned(), mode: kind.to_string() });
+    unpacked(boot, kind, listed.bytes, content(listed), bytes, began).map(Some)
 }
 
 /// Nobody may write to a root that is thrown away: an agent that is stuck could go on.

@@ -1,0 +1,220 @@
+//! A disk installed while the image comes to it: the phases `partition` and `install`.
+//!
+//! Between them the agent works over the store on the disk, so that the image is never in memory, and fills the root there as it
+//! fills one in memory. Until the last of `install` the disk has no partition table; if power goes, the next start begins anew.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use fabric::id::{Hash, ObjectId};
+use fabric::store::{Store, StoreOptions};
+use fabric::trust::{Release, SignedRelease, TrustRoot};
+
+use super::{LOADER, STORE_PATIENCE, find, keep_store, mount_ext4};
+use crate::disk::{self, Image, Prepared, Sizes, Step};
+use crate::event::Event;
+use crate::memory;
+use crate::stage::agent_phases;
+use crate::stage::boot::Boot;
+use crate::stage::config::STORE;
+use crate::stage::mounts::is_mount_point;
+use crate::stage::phase::{Host, PhaseError};
+use crate::stage::root::SYSROOT;
+use nix::mount::MsFlags;
+
+/// What a step's process is told, what it answers, and where it says why it failed.
+const STEP: &str = "/run/bootfabric/install.json";
+const ANSWER: &str = "/run/bootfabric/prepared.json";
+const WORDS: &str = "/run/bootfabric/install.log";
+/// The program itself.
+const PROGRAM: &str = "/proc/self/exe";
+
+/// A disk that is being installed.
+#[derive(Debug)]
+pub(in crate::stage) struct Target {
+    prepared: Prepared,
+    image: Image,
+    /// The device of its root, unless that stays in memory.
+    root: Option<PathBuf>,
+    /// How long the work on it took, the filling aside.
+    took: Duration,
+    /// Whether it is installed.
+    done: bool,
+}
+
+impl Target {
+    /// Whether its root is to be filled.
+    pub(in crate::stage) fn has_root(&self) -> bool {
+        self.prepared.root().is_some()
+    }
+}
+
+/// Makes the disk ready that the kernel line names, and lets the agent work over the store there.
+pub(in crate::stage) fn partition(boot: &mut Boot, deadline: Duration) -> Result<String, PhaseError> {
+    let Some(name) = boot.line.disk.name.clone() else { return Ok("no disk is named".to_owned()) };
+    if boot.disks.root.is_some() || boot.disks.there {
+        return Ok("installed already".to_owned());
+    }
+    if boot.disks.target.is_none() {
+        boot.disks.target = Some(prepare(boot, name)?);
+    }
+    if !boot.disks.store {
+        // What it has in memory is not more than the release.
+        boot.agent.end();
+        while boot.agent.is_running() {
+            boot.turn(LOOK);
+        }
+        let device = device(boot, |prepared| Some(prepared.store()))?;
+        keep_store(boot, &device)?;
+        boot.disks.store = true;
+    }
+    agent_phases::agent(boot, deadline)?;
+    let target = target(boot)?;
+    let root = if target.has_root() { " and root" } else { "" };
+    Ok(format!("store{root} on {}", target.prepared.disk().display()))
+}
+
+/// How often it is looked whether the agent has ended.
+const LOOK: Duration = Duration::from_millis(50);
+
+fn target(boot: &mut Boot) -> Result<&mut Target, PhaseError> {
+    boot.disks.target.as_mut().ok_or_else(|| PhaseError::message("no disk was prepared"))
+}
+
+/// The device with one of the filesystems of the prepared disk.
+fn device(boot: &mut Boot, which: impl FnOnce(&Prepared) -> Option<&str>) -> Result<PathBuf, PhaseError> {
+    let id = which(&target(boot)?.prepared).map(str::to_owned);
+    let id = id.ok_or_else(|| PhaseError::message("the disk gets no root"))?;
+    find(boot, STORE_PATIENCE, |ext| ext.uuid == id)
+        .ok_or_else(|| PhaseError::message(format!("the filesystem {id} was made and does not appear")))
+}
+
+fn prepare(boot: &mut Boot, disk: String) -> Result<Target, PhaseError> {
+    let began = boot.now();
+    let (image, release) = release(boot)?;
+    let root = boot.root_on_disk().then(|| memory::unpacked_mib(&release) << 20);
+    let _ = fs::remove_file(ANSWER);
+    let wipe = boot.line.disk.wipe;
+    let (sizes, loader, answer) = (Sizes::of(&release, root), LOADER.into(), ANSWER.into());
+    run(boot, &Step::Prepare { disk, wipe, sizes, loader, answer })?;
+    let prepared = serde_json::from_slice(&fs::read(ANSWER)?).map_err(io::Error::from)?;
+    Ok(Target { prepared, image, root: None, took: boot.now().saturating_sub(began), done: false })
+}
+
+/// Mounts the prepared root, with nothing in it.
+///
+/// # Errors
+/// Also if it has no room for `content` bytes.
+pub(in crate::stage) fn empty_root(boot: &mut Boot, content: u64) -> Result<(), PhaseError> {
+    let device = match &target(boot)?.root {
+        Some(device) => device.clone(),
+        None => device(boot, Prepared::root)?,
+    };
+    if !is_mount_point(Path::new(SYSROOT)) {
+        let options = "errors=remount-ro";
+        mount_ext4(boot, &device.display().to_string(), Path::new(SYSROOT), MsFlags::empty(), options)?;
+    }
+    target(boot)?.root = Some(device);
+    // What an attempt before has left.
+    for entry in fs::read_dir(SYSROOT)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            fs::remove_dir_all(entry.path())
+        } else {
+            fs::remove_file(entry.path())
+        }?;
+    }
+    let room = nix::sys::statvfs::statvfs(SYSROOT).map_err(io::Error::from)?;
+    let room = room.blocks_available().saturating_mul(room.fragment_size());
+    if room < content {
+        let (need, have) = (content >> 20, room >> 20);
+        let text = format!("the root takes {need} MiB, and its filesystem on the disk has {have} MiB");
+        return Err(PhaseError::message(text).with_remedy("install on a larger disk"));
+    }
+    Ok(())
+}
+
+/// Makes the disk start that was prepared and filled.
+pub(in crate::stage) fn install(boot: &mut Boot, _: Duration) -> Result<String, PhaseError> {
+    if boot.disks.target.is_none() {
+        return Ok(
+            if boot.line.disk.name.is_some() { "installed already" } else { "no disk is named" }.to_owned()
+        );
+    }
+    if !target(boot)?.done {
+        finish(boot)?;
+    }
+    let target = target(boot)?;
+    let (root, disk) = (target.root.clone(), target.prepared.disk().display().to_string());
+    let Some(root) = root else { return Ok(format!("kernel, loader and store on {disk}")) };
+    boot.disks.init = Some(boot.root()?.init.clone());
+    let note = format!("on {disk}; the root is {}", root.display());
+    boot.disks.root = Some(root);
+    Ok(note)
+}
+
+fn finish(boot: &mut Boot) -> Result<(), PhaseError> {
+    let began = boot.now();
+    let line = disk::kept_words(&boot.raw_line);
+    let Target { prepared, image, .. } = target(boot)?;
+    let step = Step::Finish {
+        prepared: Box::new(prepared.clone()),
+        image: image.clone(),
+        line,
+        loader: LOADER.into(),
+        store: STORE.into(),
+        root: prepared.root().map(|_| SYSROOT.into()),
+    };
+    run(boot, &step)?;
+    let took = boot.now().saturating_sub(began);
+    let target = target(boot)?;
+    let (disk, root, store) = (target.prepared.disk(), target.prepared.root(), target.prepared.store());
+    let event = Event::DiskInstalled {
+        disk: disk.display().to_string(),
+        root: root.unwrap_or_default().to_owned(),
+        store: store.to_owned(),
+        millis: u64::try_from((target.took + took).as_millis()).unwrap_or(u64::MAX),
+    };
+    target.done = true;
+    boot.emit(event);
+    Ok(())
+}
+
+/// Runs a step to its end, in a process of its own.
+fn run(boot: &mut Boot, step: &Step) -> Result<(), PhaseError> {
+    fs::write(STEP, serde_json::to_vec(step).map_err(io::Error::from)?)?;
+    let child = Command::new(PROGRAM)
+        .args(["disk-install", STEP])
+        .stdin(Stdio::null())
+        .stderr(File::create(WORDS)?)
+        .env_clear()
+        .spawn()?;
+    let pid = i64::from(child.id());
+    loop {
+        let exits = boot.turn(Duration::from_secs(1));
+        let Some(exit) = exits.iter().find(|exit| i64::from(exit.pid.as_raw()) == pid) else { continue };
+        if exit.is_success() {
+            return Ok(());
+        }
+        let words = fs::read_to_string(WORDS).unwrap_or_default();
+        let words = words.trim().trim_start_matches("bootfabric: ");
+        let words = if words.is_empty() { format!("ended ({exit})") } else { words.to_owned() };
+        return Err(PhaseError::message(words));
+    }
+}
+
+/// The release that is booted, as the store has it.
+fn release(boot: &Boot) -> Result<(Image, Release), PhaseError> {
+    let trust_root: TrustRoot = agent_phases::trust_root()?.parse().map_err(PhaseError::from)?;
+    let id = boot.view.release_id.clone().or_else(|| boot.line.release.as_ref().map(ToString::to_string));
+    let id = id.ok_or_else(|| PhaseError::message("it is not known which release this is"))?;
+    let store = Store::open_reader(Path::new(STORE), StoreOptions::default())?;
+    let hash: Hash = id.parse().map_err(PhaseError::from)?;
+    let bytes =
+        store.object(&ObjectId(hash)).ok_or_else(|| PhaseError::message("the store has lost the release"))?;
+    let release = SignedRelease::decode(&bytes)?.verify(&trust_root)?;
+    Ok((Image::of(&id, &release), release))
+}
