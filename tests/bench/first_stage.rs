@@ -1,7 +1,7 @@
 //! How long the first stage takes: a machine from kernel start to the hand-over, against the same kernel that starts a trivial init.
 //!
 //! `cargo bench --bench first_stage`; `RUNS` says how often (default 3, medians are printed), `BOOTFABRIC_PROGRAM` names another
-//! program than this build's; `ROOT=zram` holds the root another way, `LINK=40mbit` is the most that the operator's machine sends. Needs root, QEMU and `make assets`. QEMU loads the kernel itself in both, so firmware has no part in it;
+//! program than this build's; `ROOT=zram` holds the root another way, `ROOT=disk` installs it on an empty disk, `LINK=40mbit` is the most that the operator's machine sends. Needs root, QEMU and `make assets`. QEMU loads the kernel itself in both, so firmware has no part in it;
 //! what comes before the kernel's first instruction is the same in both. Both run one after the other in the same lab,
 //! under the same emulation. Time that waits for the network (the link, the release, boot blobs, the root) is told apart; what
 //! the first stage does meanwhile (`drivers`) counts as its own.
@@ -32,6 +32,8 @@ const MEMORY_MIB: u32 = 768;
 const CPUS: u8 = 2;
 /// Most that the first stage may take beyond the trivial init, network aside (seconds).
 const BAR: f64 = 3.0;
+/// Bytes of the disk, if there is one.
+const DISK_BYTES: u64 = 3 << 30;
 /// An address that nobody else has.
 const ADDRESS: &str = "10.77.0.200";
 /// Hardware address of the machine with the first stage.
@@ -44,13 +46,19 @@ fn main() -> anyhow::Result<()> {
     let Some(cluster) = Cluster::in_test(program, "firststage", RootKind::Debian, Boot::Bios)? else {
         return Ok(());
     };
-    let home = cluster.make_home("origin")?;
+    let root = std::env::var("ROOT").unwrap_or_default();
+    let on_disk = root == "disk";
+    let home = if on_disk { cluster.make_disk_home("origin", "")? } else { cluster.make_home("origin")? };
     let image = Image::find(&home)?;
     let trivial = trivial_initramfs(&cluster)?;
     let link = std::env::var("LINK").ok();
     let limit: Vec<&str> = link.iter().flat_map(|link| ["--upload-limit", link]).collect();
     let origin = cluster.start_host("origin", home, &limit)?;
-    let root = std::env::var("ROOT").map(|mode| format!("bootfabric.root={mode}")).unwrap_or_default();
+    let root = match root.as_str() {
+        "" => String::new(),
+        "disk" => "bootfabric.root=disk bootfabric.disk=/dev/vda".to_owned(),
+        mode => format!("bootfabric.root={mode}"),
+    };
     let line = format!(
         "quiet {} {root} bootfabric.release={} bootfabric.address={ADDRESS}/24 bootfabric.mac={MAC} bootfabric.peers={}",
         image.words, image.release, origin.node.address
@@ -59,10 +67,10 @@ fn main() -> anyhow::Result<()> {
     let mut phases: BTreeMap<String, Vec<f64>> = BTreeMap::new();
     for run in 0..runs {
         let firmware = DirectKernel::new(&image.kernel, &trivial, &Assets::kernel_line("quiet"));
-        direct.push(until(&cluster, &format!("direct{run}"), firmware, TRIVIAL)?.took);
+        direct.push(until(&cluster, &format!("direct{run}"), firmware, false, TRIVIAL)?.took);
         let firmware = DirectKernel::new(&image.kernel, &image.first_stage, &line);
         let Until { took, phases: millis, cores } =
-            until(&cluster, &format!("staged{run}"), firmware, HANDING_OVER)?;
+            until(&cluster, &format!("staged{run}"), firmware, on_disk, HANDING_OVER)?;
         staged.push(took);
         filled.extend(cores);
         let waited: f64 = NETWORK.iter().filter_map(|phase| millis.get(*phase)).sum();
@@ -148,10 +156,21 @@ struct Until {
     cores: Option<f64>,
 }
 
-/// Starts a machine and waits for `text`.
-fn until(cluster: &Cluster, name: &str, kernel: DirectKernel, text: &str) -> anyhow::Result<Until> {
-    let spec =
+/// Starts a machine, with an empty disk if it is to have one, and waits for `text`.
+fn until(
+    cluster: &Cluster,
+    name: &str,
+    kernel: DirectKernel,
+    on_disk: bool,
+    text: &str,
+) -> anyhow::Result<Until> {
+    let mut spec =
         MachineSpec::new(name, Firmware::Kernel(kernel)).memory_mib(MEMORY_MIB).cpus(CPUS).mac(MAC.parse()?);
+    if on_disk {
+        let disk = cluster.lab().directory().join(format!("{name}.disk"));
+        std::fs::File::create(&disk)?.set_len(DISK_BYTES)?;
+        spec = spec.disk(&disk);
+    }
     let began = cluster.lab().elapsed();
     let machine = cluster.lab().machine(&spec, cluster.switch())?;
     let seen = machine.console().wait_for(text, BOOT_DEADLINE)?.at;
