@@ -48,13 +48,13 @@ pub(super) fn arguments(
     words.add("-chardev", &format!("socket,id=qmp,server=on,wait=off,path={}", escaped(&files.monitor)));
     words.add("-mon", "chardev=qmp,mode=control");
     words.add("-netdev", &format!("tap,id={NETDEV},ifname={tap},script=no,downscript=no"));
-    // Firmware leaves out what is in no place of a list that names others.
-    let place =
-        if spec.disks.is_empty() { String::new() } else { format!(",bootindex={}", spec.disks.len()) };
+    // Firmware leaves out what is in no place of a list that names others. A kernel that is given has the first place.
+    let ordered = !spec.disks.is_empty() && !matches!(spec.firmware, Firmware::Kernel(_));
+    let place = |number: usize| if ordered { format!(",bootindex={number}") } else { String::new() };
     let (nic, rom) = (nic(spec.nic), rom(&spec.firmware));
-    words.add("-device", &format!("{nic},netdev={NETDEV},mac={mac}{rom}{place}"));
+    words.add("-device", &format!("{nic},netdev={NETDEV},mac={mac}{rom}{}", place(spec.disks.len())));
     for (number, path) in spec.disks.iter().enumerate() {
-        disk(&mut words, number, path);
+        disk(&mut words, number, path, &place(number));
     }
     firmware(&mut words, &spec.firmware, files);
     words.0.extend(spec.extra.iter().cloned());
@@ -85,13 +85,13 @@ fn serial_ports(words: &mut Words, files: &Files) {
 }
 
 /// What is written need not survive this machine's power: a guest that waits for its disk waits for the file alone.
-fn disk(words: &mut Words, number: usize, path: &Path) {
+fn disk(words: &mut Words, number: usize, path: &Path, place: &str) {
     /// Bytes of a virtio disk's serial number.
     const SERIAL: usize = 20;
     let stem = path.file_stem().map(|stem| stem.to_string_lossy().replace(',', "")).unwrap_or_default();
     let serial: String = stem.chars().take(SERIAL).collect();
     words.add("-drive", &format!("if=none,id=disk{number},format=raw,cache=unsafe,file={}", escaped(path)));
-    words.add("-device", &format!("virtio-blk-pci,drive=disk{number},serial={serial},bootindex={number}"));
+    words.add("-device", &format!("virtio-blk-pci,drive=disk{number},serial={serial}{place}"));
 }
 
 fn nic(nic: Nic) -> &'static str {
@@ -224,5 +224,13 @@ mod tests {
         let line = line(&MachineSpec::new("a", Firmware::Kernel(direct)).memory_mib(256).extra(&["-s"]));
         assert!(line.ends_with("-kernel /k,1 -initrd /i -append console=ttyS0 quiet -s"), "{line}");
         assert!(line.contains("-m 256") && line.contains("-no-reboot"), "{line}");
+    }
+
+    #[test]
+    fn a_kernel_that_is_given_goes_before_disks() {
+        let direct = DirectKernel::new(Path::new("/k"), Path::new("/i"), "quiet");
+        let spec = MachineSpec::new("a", Firmware::Kernel(direct)).disk(Path::new("/lab/a.disk"));
+        let line = line(&spec);
+        assert!(line.contains("drive=disk0,serial=a") && !line.contains("bootindex"), "{line}");
     }
 }

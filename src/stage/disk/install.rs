@@ -12,6 +12,7 @@ use std::time::Duration;
 use fabric::id::{Hash, ObjectId};
 use fabric::store::{Store, StoreOptions};
 use fabric::trust::{Release, SignedRelease, TrustRoot};
+use nix::mount::MsFlags;
 
 use super::{LOADER, STORE_PATIENCE, find, keep_store, mount_ext4};
 use crate::disk::{self, Image, Prepared, Sizes, Step};
@@ -23,7 +24,6 @@ use crate::stage::config::STORE;
 use crate::stage::mounts::is_mount_point;
 use crate::stage::phase::{Host, PhaseError};
 use crate::stage::root::SYSROOT;
-use nix::mount::MsFlags;
 
 /// What a step's process is told, what it answers, and where it says why it failed.
 const STEP: &str = "/run/bootfabric/install.json";
@@ -63,10 +63,7 @@ pub(in crate::stage) fn partition(boot: &mut Boot, deadline: Duration) -> Result
     }
     if !boot.disks.store {
         // What it has in memory is not more than the release.
-        boot.agent.end();
-        while boot.agent.is_running() {
-            boot.turn(LOOK);
-        }
+        end_agent(boot);
         let device = device(boot, |prepared| Some(prepared.store()))?;
         keep_store(boot, &device)?;
         boot.disks.store = true;
@@ -77,8 +74,21 @@ pub(in crate::stage) fn partition(boot: &mut Boot, deadline: Duration) -> Result
     Ok(format!("store{root} on {}", target.prepared.disk().display()))
 }
 
-/// How often it is looked whether the agent has ended.
+/// How long the agent may take to end in good order.
+const ENDING: Duration = Duration::from_secs(10);
+/// How often it is looked whether it has.
 const LOOK: Duration = Duration::from_millis(50);
+
+fn end_agent(boot: &mut Boot) {
+    boot.agent.end();
+    let late = boot.now() + ENDING;
+    while boot.agent.is_running() {
+        if boot.now() >= late {
+            boot.agent.kill();
+        }
+        boot.turn(LOOK);
+    }
+}
 
 fn target(boot: &mut Boot) -> Result<&mut Target, PhaseError> {
     boot.disks.target.as_mut().ok_or_else(|| PhaseError::message("no disk was prepared"))
