@@ -249,6 +249,7 @@ impl Node {
             events: events.clone(),
             trust_root: config.trust_root,
             arriving: Arc::default(),
+            sharing: Arc::default(),
         };
         neighbours::spawn(swarm_events, messages, &join);
         Ok(Self {

@@ -1,107 +1,33 @@
 //! Roots in RAM on real firmware: Debian with systemd in each mode, looked into over ssh; damage, and what a reboot makes of it.
 
-mod memory;
+mod debian;
 
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use anyhow::ensure;
 use bootfabric::event::Event;
 use bootfabric::lab::assets::{Assets, RootKind};
-use bootfabric::lab::cluster::{Boot, Cluster, HostNode, MachineNode};
-use memory::used_mib;
+use bootfabric::lab::cluster::{Boot, Cluster, MachineNode};
+use debian::Debian;
 
 /// Unpacked into plain memory, the root alone takes a fifth of it.
 const MEMORY_MIB: u32 = 1024;
-/// What a machine is asked to do over ssh takes seconds, or, where it fills its memory under emulation, minutes.
+/// What follows a damage or a kexec.
 const PATIENCE: Duration = Duration::from_secs(400);
 
-/// A lab whose origin has a Debian with an ssh server.
-struct Bench {
-    cluster: Cluster,
-    origin: HostNode,
+fn power_on(bench: &Debian, name: &str) -> anyhow::Result<MachineNode> {
+    let spec = bench.cluster.spec(name).memory_mib(MEMORY_MIB).cpus(2).reboots().failure("[fail]");
+    bench.cluster.power_on_as(&spec)
 }
 
-impl Bench {
-    /// With the image changed as `bootfabric image set` does; none where labs cannot be made.
-    fn new(name: &'static str, boot: Boot, changes: &[&str]) -> anyhow::Result<Option<Self>> {
-        // Figures are those of the program as it is released.
-        let program = std::env::var_os("BOOTFABRIC_PROGRAM");
-        let program = program.as_ref().map_or(Path::new(env!("CARGO_BIN_EXE_bootfabric")), Path::new);
-        let Some(cluster) = Cluster::in_test(program, name, RootKind::DebianSsh, boot)? else {
-            return Ok(None);
-        };
-        let home = cluster.make_home("origin")?;
-        if !changes.is_empty() {
-            cluster.assets().set(cluster.root(), &home, changes)?;
-        }
-        let origin = cluster.start_host("origin", home, &[])?;
-        Ok(Some(Self { cluster, origin }))
-    }
-
-    fn say(&self, what: &str) {
-        println!("{:7.1} s  {what}", self.cluster.lab().elapsed().as_secs_f64());
-    }
-
-    fn power_on(&self, name: &str) -> anyhow::Result<MachineNode> {
-        self.cluster
-            .power_on_as(&self.cluster.spec(name).memory_mib(MEMORY_MIB).cpus(2).reboots().failure("[fail]"))
-    }
-
-    /// Runs `script` on `machine`; what it prints.
-    fn ssh(&self, machine: &MachineNode, script: &str) -> anyhow::Result<String> {
-        let output = self.ssh_command(machine)?.arg(script).output().context("cannot run ssh")?;
-        ensure!(
-            output.status.success(),
-            "{}: `{script}` ends with {}: {}{}\n{}",
-            machine.name,
-            output.status,
-            String::from_utf8_lossy(&output.stdout),
-            String::from_utf8_lossy(&output.stderr),
-            machine.machine.console().tail(),
-        );
-        Ok(String::from_utf8(output.stdout)?.trim().to_owned())
-    }
-
-    fn ssh_command(&self, machine: &MachineNode) -> anyhow::Result<std::process::Command> {
-        let mut ssh = self.origin.host.command("timeout");
-        ssh.arg(PATIENCE.as_secs().to_string()).args(["ssh", "-q", "-F", "none", "-o", "BatchMode=no"]);
-        for option in [
-            "StrictHostKeyChecking=no",
-            "UserKnownHostsFile=/dev/null",
-            "PreferredAuthentications=none",
-            "ConnectTimeout=60",
-            "ConnectionAttempts=5",
-            // A machine that starts anew says no goodbye.
-            "ServerAliveInterval=5",
-            "ServerAliveCountMax=6",
-        ] {
-            ssh.args(["-o", option]);
-        }
-        ssh.arg(format!("root@{}", machine.started()?.address));
-        Ok(ssh)
-    }
-
-    /// Waits until systemd has done all it has to, and expects that nothing failed.
-    fn sound(&self, machine: &MachineNode) -> anyhow::Result<()> {
-        let failed = self.ssh(
-            machine,
-            "systemctl is-system-running --wait; systemctl --failed --plain --no-legend; true",
-        )?;
-        ensure!(failed == "running", "{}: {failed}", machine.name);
-        self.say(&format!("{} runs, no unit failed, ssh answers", machine.name));
-        Ok(())
-    }
-
-    /// Does `script`, in which the machine starts anew without a word, and waits until it is up again. Returns the root's hash.
-    fn damage(&self, machine: &MachineNode, script: &str) -> anyhow::Result<String> {
-        let events = machine.events().from_now();
-        let status =
-            self.ssh_command(machine)?.arg(format!("{script}; echo b >/proc/sysrq-trigger")).status();
-        // The connection dies with the machine; whether it noticed is no matter.
-        drop(status);
-        machine.booted_in(&events, self.cluster.root())
-    }
+/// Does `script`, in which the machine starts anew without a word, and waits until it is up again. Returns the root's hash.
+fn damage(bench: &Debian, machine: &MachineNode, script: &str) -> anyhow::Result<String> {
+    let events = machine.events().from_now();
+    let status = bench.ssh_command(machine)?.arg(format!("{script}; echo b >/proc/sysrq-trigger")).status();
+    // The connection dies with the machine; whether it noticed is no matter.
+    drop(status);
+    machine.booted_in(&events, bench.cluster.root())
 }
 
 /// Boots one machine in `mode` and expects a sound Debian. `look` looks further.
@@ -109,17 +35,17 @@ fn boots(
     name: &'static str,
     boot: Boot,
     mode: &str,
-    look: impl FnOnce(&Bench, &MachineNode) -> anyhow::Result<()>,
+    look: impl FnOnce(&Debian, &MachineNode) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let line = Assets::kernel_line("bootfabric.seed=none");
-    let Some(bench) = Bench::new(name, boot, &["--root-mode", mode, "--cmdline", &line])? else {
+    let Some(bench) = Debian::new(name, boot, &["--root-mode", mode, "--cmdline", &line])? else {
         return Ok(());
     };
-    let machine = bench.power_on("a")?;
+    let machine = power_on(&bench, "a")?;
     machine.booted(bench.cluster.root())?;
     bench.say("booted");
     bench.sound(&machine)?;
-    let used = used_mib(&bench.ssh(&machine, "cat /proc/meminfo")?)?;
+    let used = bench.used_mib(&machine)?;
     bench.say(&format!("{used} MiB used"));
     bench.ssh(&machine, "touch /usr/bin/new && ln /usr/bin/new /etc/link && rm /usr/bin/new")?;
     look(&bench, &machine)
@@ -134,7 +60,7 @@ fn overlay_is_the_blob_and_what_is_written_is_compressed() -> anyhow::Result<()>
         {
             ensure!(mounts.contains(expected), "{mounts}");
         }
-        let used = used_mib(&bench.ssh(machine, "cat /proc/meminfo")?)?;
+        let used = bench.used_mib(machine)?;
         let size = |path: &str| {
             Ok::<_, anyhow::Error>(bench.ssh(machine, &format!("du -sm {path} | cut -f1"))?.parse::<u64>()?)
         };
@@ -164,7 +90,7 @@ fn tmpfs_is_unpacked_and_the_blob_given_back() -> anyhow::Result<()> {
     boots("tmpfs", Boot::Bios, "tmpfs", |bench, machine| unpacked(bench, machine, "bootfabric / tmpfs"))
 }
 
-fn unpacked(bench: &Bench, machine: &MachineNode, mounted: &str) -> anyhow::Result<()> {
+fn unpacked(bench: &Debian, machine: &MachineNode, mounted: &str) -> anyhow::Result<()> {
     bench.ssh(machine, &format!("grep -q '^{mounted}' /proc/mounts"))?;
     machine.wait_for("root-dropped")?;
     // Kernel, first stage and loaders are all that is left.
@@ -182,9 +108,9 @@ fn unpacked(bench: &Bench, machine: &MachineNode, mounted: &str) -> anyhow::Resu
 /// have no part in it.
 #[test]
 fn kexec_goes_straight_into_the_newest_release() -> anyhow::Result<()> {
-    let Some(bench) = Bench::new("kexec", Boot::Bios, &[])? else { return Ok(()) };
+    let Some(bench) = Debian::new("kexec", Boot::Bios, &[])? else { return Ok(()) };
     let root = bench.cluster.root();
-    let machine = bench.power_on("a")?;
+    let machine = power_on(&bench, "a")?;
     let hash = machine.booted(root)?;
     let address = machine.started()?.address;
     bench.sound(&machine)?;
@@ -247,8 +173,8 @@ content = "PermitRootLogin yes\nPermitEmptyPasswords yes\nUseDNS no\n"
     let built = build.args(["--modules", "virtio", "--cmdline", &Assets::kernel_line("")]).output()?;
     ensure!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
     let origin = cluster.start_host("origin", home, &[])?;
-    let bench = Bench { cluster, origin };
-    let machine = bench.power_on("a")?;
+    let bench = Debian { cluster, origin };
+    let machine = power_on(&bench, "a")?;
     machine.booted(bench.cluster.root())?;
     bench.sound(&machine)?;
     let version = bench.ssh(&machine, "cat /etc/debian_version; uname -r")?;
@@ -271,8 +197,8 @@ fn ten_reboots_after_damage_bring_the_root_back() -> anyhow::Result<()> {
 
 fn damaged_and_rebooted(name: &'static str, reboots: usize) -> anyhow::Result<()> {
     let line = Assets::kernel_line("bootfabric.root-size=160M");
-    let Some(bench) = Bench::new(name, Boot::Bios, &["--cmdline", &line])? else { return Ok(()) };
-    let machine = bench.power_on("a")?;
+    let Some(bench) = Debian::new(name, Boot::Bios, &["--cmdline", &line])? else { return Ok(()) };
+    let machine = power_on(&bench, "a")?;
     let hash = machine.booted(bench.cluster.root())?;
     for reboot in 1..=reboots {
         let script = match reboot % 3 {
@@ -286,14 +212,14 @@ fn damaged_and_rebooted(name: &'static str, reboots: usize) -> anyhow::Result<()
             }
             _ => "dd if=/dev/urandom of=/usr/lib/fill bs=1M 2>/dev/null",
         };
-        ensure!(bench.damage(&machine, script)? == hash, "another root after reboot {reboot}");
+        ensure!(damage(&bench, &machine, script)? == hash, "another root after reboot {reboot}");
         bench.say(&format!("up again after `{script}`, same root hash"));
     }
     bench.sound(&machine)
 }
 
 /// Fills the overlay with what does not compress: it is told so, nothing hangs, and deleting gives the memory back.
-fn fill(bench: &Bench, machine: &MachineNode) -> anyhow::Result<()> {
+fn fill(bench: &Debian, machine: &MachineNode) -> anyhow::Result<()> {
     let kept = "cat /sys/block/zram*/mm_stat | awk '{ sum += $3 } END { print int(sum / 1048576) }'";
     let words = bench.ssh(machine, "dd if=/dev/urandom of=/root/fill bs=1M 2>&1; sync; true")?;
     ensure!(words.contains("No space left on device"), "{words}");
@@ -312,7 +238,7 @@ fn fill(bench: &Bench, machine: &MachineNode) -> anyhow::Result<()> {
 }
 
 /// More files than a file-system with a fixed table would have, and still room for one more.
-fn many_files(bench: &Bench, machine: &MachineNode) -> anyhow::Result<()> {
+fn many_files(bench: &Debian, machine: &MachineNode) -> anyhow::Result<()> {
     let script = "mkdir /root/many && cd /root/many && seq 1 60000 | xargs touch && ls -f | wc -l && echo more >/root/one";
     let count = bench.ssh(machine, script)?.parse::<u64>()?;
     ensure!(count >= 60_000, "{count} files");

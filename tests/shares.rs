@@ -1,7 +1,7 @@
 //! Nodes that keep a share of the root's blob each: real agents of first stages in namespaces, told as PID 1 tells them; and a
 //! machine among them, whose memory is measured.
 
-mod memory;
+mod debian;
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::Ipv4Addr;
@@ -14,12 +14,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail, ensure};
 use bootfabric::event::{Event, Record};
 use bootfabric::home::Home;
-use bootfabric::lab::assets::{Assets, RootKind};
-use bootfabric::lab::cluster::{Boot, Cluster, HostNode, MachineNode};
+use bootfabric::lab::assets::Assets;
+use bootfabric::lab::cluster::Boot;
 use bootfabric::limits::Limits;
 use bootfabric::stage::{RootOptions, Seed, StageConfig};
+use debian::Debian;
 use fabric::trust::RootMode;
-use memory::used_mib;
 use netlab::{Host, HostSpec};
 
 /// From a change among the sharers to the last share that follows from it: half a minute until a dead neighbour counts as gone,
@@ -28,13 +28,16 @@ const PATIENCE: Duration = Duration::from_secs(150);
 
 /// Prefix of the network that `init` makes.
 const PREFIX: u8 = 22;
+/// What the first stage tells an agent, in its state directory.
+const CONFIG: &str = "stage.json";
+/// How the agents keep the root's blob.
+const SHARE: Seed = Seed::Share { copies: 2 };
 /// How often all are looked at while one is listened to.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// A lab whose origin has a Debian with an ssh server.
+/// A lab for agents that are told what PID 1 would tell them.
 struct Bench {
-    cluster: Cluster,
-    origin: HostNode,
+    debian: Debian,
     release: String,
     trust_root: String,
 }
@@ -68,33 +71,20 @@ impl Share {
 
 impl Bench {
     fn new(name: &'static str, changes: &[&str]) -> anyhow::Result<Option<Self>> {
-        // Figures are those of the program as it is released.
-        let program = std::env::var_os("BOOTFABRIC_PROGRAM");
-        let program = program.as_ref().map_or(Path::new(env!("CARGO_BIN_EXE_bootfabric")), Path::new);
-        let Some(cluster) = Cluster::in_test(program, name, RootKind::DebianSsh, Boot::Bios)? else {
-            return Ok(None);
-        };
-        let home = cluster.make_home("origin")?;
-        if !changes.is_empty() {
-            cluster.assets().set(cluster.root(), &home, changes)?;
-        }
-        let trust_root = Home::at(Some(&home))?.trust_root()?.to_string();
-        let origin = cluster.start_host("origin", home, &[])?;
-        let release = origin.status()?.release.context("the origin has no release")?.id.to_string();
-        Ok(Some(Self { cluster, origin, release, trust_root }))
-    }
-
-    fn say(&self, what: &str) {
-        println!("{:7.1} s  {what}", self.cluster.lab().elapsed().as_secs_f64());
+        let Some(debian) = Debian::new(name, Boot::Bios, changes)? else { return Ok(None) };
+        let trust_root = Home::at(Some(&debian.origin.home))?.trust_root()?.to_string();
+        let release = debian.origin.status()?.release.context("the origin has no release")?.id.to_string();
+        Ok(Some(Self { debian, release, trust_root }))
     }
 
     /// Starts an agent at the address that ends with `number`, and waits until it holds everything.
-    fn agent(&self, number: u8, peers: &[Ipv4Addr]) -> anyhow::Result<Agent> {
+    fn agent(&self, number: u8, peers: &[Ipv4Addr], seed: Seed) -> anyhow::Result<Agent> {
         let name = format!("agent{number}");
         let address = format!("10.77.0.{number}/{PREFIX}");
         let spec = HostSpec::new(&name).address(address.parse()?);
-        let host = self.cluster.lab().host_with(&spec, self.cluster.switch())?;
-        let state = self.cluster.lab().directory().join(format!("{name}.state"));
+        let cluster = &self.debian.cluster;
+        let host = cluster.lab().host_with(&spec, cluster.switch())?;
+        let state = cluster.lab().directory().join(format!("{name}.state"));
         std::fs::create_dir_all(&state)?;
         let config = StageConfig {
             interface: host.interface().into(),
@@ -107,11 +97,7 @@ impl Bench {
             http_port: 80,
             swarm_port: 7744,
             limits: Limits::default(),
-            root: RootOptions {
-                mode: Some(RootMode::Zram),
-                seed: Seed::Share { copies: 2 },
-                ..RootOptions::default()
-            },
+            root: RootOptions { mode: Some(RootMode::Zram), seed, ..RootOptions::default() },
             store: state.join("store"),
             store_on_disk: false,
             awaits_disk: false,
@@ -119,72 +105,48 @@ impl Bench {
             events: Some(host.events_path().into()),
             private: false,
         };
-        let path = state.join("stage.json");
-        config.write(&path)?;
-        let mut agent = Agent::start(name, host, state, self.cluster.program(), "--first-stage", &path)?;
+        config.write(&state.join(CONFIG))?;
+        let (child, events) = start(&host, &state, cluster.program())?;
+        let mut agent = Agent { name, host, child, events, state, share: None };
         agent
             .wait("its root", |event| matches!(event, Event::BlobComplete { role, .. } if role == "root"))?;
-        self.say(&format!("{} holds the root", agent.name));
+        self.debian.say(&format!("{} holds the root", agent.name));
         Ok(agent)
     }
 
     /// Three agents that share the root with whoever comes.
     fn three(&self) -> anyhow::Result<Vec<Agent>> {
-        let origin = self.origin.node.address;
-        let agents = (201..204).map(|number| self.agent(number, &[origin]));
+        let origin = self.debian.origin.node.address;
+        let agents = (201..204).map(|number| self.agent(number, &[origin], SHARE));
         let mut agents = agents.collect::<anyhow::Result<Vec<_>>>()?;
         agents.iter_mut().try_for_each(Agent::share)?;
         Ok(agents)
     }
-
-    /// Runs `script` on `machine`; what it prints.
-    fn ssh(&self, machine: &MachineNode, script: &str) -> anyhow::Result<String> {
-        let mut ssh = self.origin.host.command("timeout");
-        ssh.args(["120", "ssh", "-q", "-F", "none"]);
-        for option in [
-            "StrictHostKeyChecking=no",
-            "UserKnownHostsFile=/dev/null",
-            "PreferredAuthentications=none",
-            "ConnectTimeout=60",
-            "ConnectionAttempts=5",
-        ] {
-            ssh.args(["-o", option]);
-        }
-        let output = ssh.arg(format!("root@{}", machine.started()?.address)).arg(script).output()?;
-        ensure!(output.status.success(), "`{script}` ends with {}", output.status);
-        Ok(String::from_utf8(output.stdout)?)
-    }
 }
 
 impl Agent {
-    fn start(
-        name: String,
-        host: Host,
-        state: PathBuf,
-        program: &Path,
-        how: &str,
-        what: &Path,
-    ) -> anyhow::Result<Self> {
-        let mut command = host.command(program);
-        command.args(["agent", how]).arg(what);
-        let log = std::fs::File::options().create(true).append(true).open(state.join("log"))?;
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log).spawn()?;
-        let output = child.stdout.take().context("no output")?;
-        let (tell, events) = channel();
-        std::thread::spawn(move || {
-            for line in BufReader::new(output).lines().map_while(Result::ok) {
-                if let Ok(Record { event, .. }) = serde_json::from_str(&line) {
-                    // Whoever listened has seen enough; the agent goes on, and its pipe must not fill.
-                    let _ = tell.send(event);
-                }
-            }
-        });
-        Ok(Self { name, host, child, events, state, share: None })
+    /// Kills it and starts it anew, as PID 1 does with an agent that died. Expects that the new one says what is `known` of the
+    /// root, and fetches nothing of it.
+    fn dies(&mut self, program: &Path, known: impl Fn(&Event) -> bool) -> anyhow::Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        (self.child, self.events) = start(&self.host, &self.state, program)?;
+        let fetches = |event: &Event| match event {
+            Event::Progress { role, .. } | Event::BlobComplete { role, .. } => role == "root",
+            _ => false,
+        };
+        let event = self.wait("what it has left of the root", |event| known(event) || fetches(event))?;
+        ensure!(known(&event), "{} fetches what it had given back: {event:?}", self.name);
+        Ok(())
+    }
+
+    fn tell(&mut self, line: &str) -> anyhow::Result<()> {
+        Ok(self.child.stdin.as_mut().context("no input")?.write_all(line.as_bytes())?)
     }
 
     /// Tells it to keep a share.
     fn share(&mut self) -> anyhow::Result<()> {
-        self.child.stdin.as_mut().context("no input")?.write_all(b"share root\n")?;
+        self.tell("share root\n")?;
         self.wait("its share", |event| matches!(event, Event::RootShared { .. })).map(drop)
     }
 
@@ -215,6 +177,25 @@ impl Agent {
         let whole = self.state.join("store/blobs").join(blob);
         Ok(std::fs::metadata(partial).or_else(|_| std::fs::metadata(whole))?.blocks() * 512)
     }
+}
+
+/// Starts the agent whose configuration is in `state`; its process and what it says.
+fn start(host: &Host, state: &Path, program: &Path) -> anyhow::Result<(Child, Receiver<Event>)> {
+    let mut command = host.command(program);
+    command.args(["agent", "--first-stage"]).arg(state.join(CONFIG));
+    let log = std::fs::File::options().create(true).append(true).open(state.join("log"))?;
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log).spawn()?;
+    let output = child.stdout.take().context("no output")?;
+    let (tell, events) = channel();
+    std::thread::spawn(move || {
+        for line in BufReader::new(output).lines().map_while(Result::ok) {
+            if let Ok(Record { event, .. }) = serde_json::from_str(&line) {
+                // Whoever listened has seen enough; the agent goes on, and its pipe must not fill.
+                let _ = tell.send(event);
+            }
+        }
+    });
+    Ok((child, events))
 }
 
 impl Drop for Agent {
@@ -268,26 +249,40 @@ fn agents_keep_two_copies_between_them_whoever_comes_and_goes() -> anyhow::Resul
     let Some(bench) = Bench::new("shares", &[])? else { return Ok(()) };
     let mut agents = bench.three()?;
     let peers = [Ipv4Addr::new(10, 77, 0, 201)];
-    let mut fourth = bench.agent(204, &peers)?;
+    let mut fourth = bench.agent(204, &peers, SHARE)?;
     fourth.share()?;
     agents.push(fourth);
     settled(&mut agents, 4)?;
     trimmed(&agents)?;
-    bench.say(&format!("four keep {:?} bytes", kept(&agents)));
+    bench.debian.say(&format!("four keep {:?} bytes", kept(&agents)));
 
     // The next machine has the whole of what nobody has whole.
-    bench.origin.process.kill()?;
-    drop(bench.agent(205, &peers)?);
+    bench.debian.origin.process.kill()?;
+    drop(bench.agent(205, &peers, SHARE)?);
 
     // One dies without a word: the others hold what it held. It was one of the newest peers, so nobody depends on it.
     drop(agents.pop());
     settled(&mut agents, 3)?;
-    bench.say(&format!("three keep {:?} bytes", kept(&agents)));
+    bench.debian.say(&format!("three keep {:?} bytes", kept(&agents)));
+
+    // What an agent that died had given back is not fetched again, whether it is all or a part.
+    let (before, program) = (kept(&agents), bench.debian.cluster.program());
+    let died = agents.last_mut().context("no agents")?;
+    died.dies(program, |event| matches!(event, Event::RootShared { .. }))?;
+    settled(&mut agents, 3)?;
+    ensure!(before == kept(&agents), "{before:?} before, {:?} after", kept(&agents));
+    let dropped = |event: &Event| matches!(event, Event::RootDropped { .. });
+    let mut leech = bench.agent(206, &peers, Seed::None)?;
+    leech.tell("drop root\n")?;
+    leech.wait("that it has nothing left", dropped)?;
+    leech.dies(program, dropped)?;
+    drop(leech);
+    bench.debian.say("agents that died have what they had");
 
     // The agent of the booted system takes over: the same share, and nothing comes again.
     let heir = agents.remove(0);
     let before = kept(&agents);
-    let mut command = heir.host.command(bench.cluster.program());
+    let mut command = heir.host.command(bench.debian.cluster.program());
     let heir_process = heir.host.spawn("heir", command.args(["agent", "--take-over"]).arg(&heir.state))?;
     let events = heir.host.events();
     let took_over = events.wait_for_name("took-over", PATIENCE).with_context(|| heir_process.describe())?;
@@ -307,27 +302,26 @@ fn fourth_of_four(name: &'static str, mode: &str) -> anyhow::Result<Option<u64>>
     let line = Assets::kernel_line("bootfabric.seed=share");
     let Some(bench) = Bench::new(name, &["--root-mode", mode, "--cmdline", &line])? else { return Ok(None) };
     let agents = bench.three()?;
-    let machine = bench.cluster.power_on_as(&bench.cluster.spec("a").memory_mib(1024).cpus(2))?;
-    machine.booted(bench.cluster.root())?;
-    bench.say("booted");
+    let machine =
+        bench.debian.cluster.power_on_as(&bench.debian.cluster.spec("a").memory_mib(1024).cpus(2))?;
+    machine.booted(bench.debian.cluster.root())?;
+    bench.debian.say("booted");
     // A half, give or take what chance gives it, and in a look or two.
     let down = |event: &netlab::Event| {
         let (held, bytes) = (event.number("held").unwrap_or(u64::MAX), event.number("bytes").unwrap_or(0));
         event.is("root-shared") && event.number("sharers") == Some(4) && held < bytes / 3 * 2
     };
     let share = machine.events().wait_for("its share", PATIENCE, down)?;
-    bench.ssh(
-        &machine,
-        "systemctl is-system-running --wait >/dev/null; systemctl --failed --plain --no-legend",
-    )?;
+    bench.debian.sound(&machine)?;
     let room = format!(
         "for n in $(seq 100); do [ $(du -sk /run/bootfabric/store/partial | cut -f1) -lt {} ] && break; sleep 0.2; done",
         share.number("held").unwrap_or(0) / 1000
     );
-    let used = used_mib(&bench.ssh(&machine, &format!("{room}; cat /proc/meminfo"))?)?;
+    bench.debian.ssh(&machine, &room)?;
+    let used = bench.debian.used_mib(&machine)?;
     let status =
-        bench.ssh(&machine, "/run/bootfabric/bin/bootfabric status; du -sm /run/bootfabric/store")?;
-    bench.say(&format!("{mode}: {used} MiB used; {:?}\n{status}", share.value));
+        bench.debian.ssh(&machine, "/run/bootfabric/bin/bootfabric status; du -sm /run/bootfabric/store")?;
+    bench.debian.say(&format!("{mode}: {used} MiB used; {:?}\n{status}", share.value));
     drop(agents);
     Ok(Some(used))
 }

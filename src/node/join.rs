@@ -16,10 +16,12 @@ use fabric::id::{BlobId, NodeId, ObjectId};
 use fabric::store::{Blob, Store, StoreError};
 use fabric::swarm::{AnnouncedKind, Announcement, SwarmHandle};
 use fabric::trust::{Release, RootMode, Settings, SignedRelease, TrustRoot};
-use tokio::sync::{broadcast, mpsc, watch};
+use tokio::sync::{broadcast, mpsc};
 
+use super::begin::{is_given_back, note_given_back};
 use super::config::NodeConfig;
 use super::members::NotAdmitted;
+use super::unpack::ArrivingRoot;
 use super::view::{KnownRelease, View};
 use crate::event::{Event, Events, Source};
 use crate::home::RELEASE_HEAD;
@@ -56,7 +58,9 @@ pub(crate) struct Join {
     pub(crate) events: Events,
     pub(crate) trust_root: TrustRoot,
     /// The root, as soon as it begins to arrive.
-    pub(crate) arriving: Arc<watch::Sender<Option<Arc<Blob>>>>,
+    pub(crate) arriving: Arc<ArrivingRoot>,
+    /// Held by the one task that keeps a share of the root's blob.
+    pub(crate) sharing: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Join {
@@ -84,10 +88,10 @@ impl Join {
         let waiting = || soon("gives the fabric's settings", self.view.wait_settings());
         let settings = self.until_done("settings", remedy, waiting).await;
         // What was unpacked and given back, in whole or in part, is neither weighed nor fetched again.
-        let mode = release.release.root_mode;
-        let shared =
-            config.shares_root(mode).is_some() && self.store.blob(&release.release.root.blob).is_some();
-        let given_back = takes_over && (config.drops_root(mode) || shared);
+        let (mode, root) = (release.release.root_mode, release.release.root);
+        let (drops, shares) = (config.drops_root(mode), config.shares_root(mode).is_some());
+        let died = !takes_over && is_given_back(&config.state, &root.blob);
+        let given_back = died || takes_over && (drops || shares && self.store.blob(&root.blob).is_some());
         if config.volatile && !given_back {
             self.memory(&release.release, config.root_mode(mode)).await;
         }
@@ -96,7 +100,6 @@ impl Join {
         if booting.send(()).await.is_err() {
             return;
         }
-        let root = &release.release.root;
         if !takes_over && self.store.blob(&root.blob).is_some_and(|blob| blob.is_complete()) {
             // Nothing comes, and who waits for it hears so.
             let (blob, bytes) = (root.blob.to_string(), root.size);
@@ -118,9 +121,14 @@ impl Join {
                 .await
                 .map_or(0, |report| report.peers.iter().map(|peer| peer.bytes).sum());
             self.events.emit(Event::TookOver { fetched });
-            if config.shares_root(mode).is_some() {
-                self.share_root().await;
+        }
+        if died && drops {
+            // The agent that was told to may not have come to it.
+            if let Err(error) = self.drop_root().await {
+                tracing::error!("cannot give the root's blob back: {error:#}");
             }
+        } else if shares && (died || takes_over) {
+            self.share_root().await;
         }
     }
 
@@ -194,6 +202,7 @@ impl Join {
     pub(crate) async fn drop_root(&self) -> anyhow::Result<()> {
         let release = self.view.release().context("no release is known")?;
         let root = release.release.root;
+        note_given_back(&self.view.config().state, &root.blob)?;
         self.exchange.forget(root.blob).await;
         let store = self.store.clone();
         tokio::task::spawn_blocking(move || store.forget(&root.blob)).await??;
@@ -248,7 +257,7 @@ impl Join {
     /// Tells who waits for the root that there is something of it.
     fn arrives(&self, role: &str, blob: &Arc<Blob>) {
         if role == ROOT {
-            self.arriving.send_replace(Some(Arc::clone(blob)));
+            self.arriving.begin(blob);
         }
     }
 

@@ -10,6 +10,7 @@ use fabric::exchange::{FetchError, ShareReport};
 use fabric::id::BlobId;
 use tokio::time::MissedTickBehavior;
 
+use super::begin::note_given_back;
 use super::join::Join;
 use crate::event::Event;
 use crate::memory;
@@ -20,8 +21,9 @@ const LOOK: Duration = Duration::from_secs(5);
 const SPARE: u64 = memory::BESIDE_BLOBS_MIB << 20;
 
 impl Join {
-    /// Keeps a share of the root's blob for as long as this node lives.
+    /// Keeps a share of the root's blob for as long as this node lives. Does nothing if another task does.
     pub(crate) async fn share_root(self) {
+        let Ok(_only) = self.sharing.try_lock() else { return };
         if let Err(error) = self.try_share_root().await {
             tracing::error!("no share of the root's blob is kept, all that is held stays: {error:#}");
         }
@@ -31,6 +33,7 @@ impl Join {
         let release = self.view.release().context("no release is known")?;
         let (root, mode) = (release.release.root, release.release.root_mode);
         let copies = self.view.config().shares_root(mode).context("this node keeps all of it")?;
+        note_given_back(&self.view.config().state, &root.blob)?;
         if !self.exchange.share(&root.blob, self.swarm.node(), copies).await? {
             anyhow::bail!("the store does not hold the blob");
         }

@@ -34,10 +34,37 @@ const PROGRESS_PACE: Duration = Duration::from_millis(250);
 const PHASE: &str = "unpack";
 const REMEDY: &str = "the root is unpacked once it is here";
 
+/// The root of which more and more is here.
+#[derive(Default)]
+pub(crate) struct ArrivingRoot {
+    blob: watch::Sender<Option<Arc<Blob>>>,
+    /// All names in it: read for [`list`], used up by [`fill`].
+    tree: Mutex<Option<Tree>>,
+}
+
+impl ArrivingRoot {
+    /// It begins to arrive, as `blob`.
+    pub(super) fn begin(&self, blob: &Arc<Blob>) {
+        self.blob.send_replace(Some(Arc::clone(blob)));
+    }
+
+    /// Its blob, from when it begins to arrive.
+    async fn blob(&self) -> anyhow::Result<Arc<Blob>> {
+        let mut arriving = self.blob.subscribe();
+        let blob = arriving.wait_for(Option::is_some).await.context("the agent ends")?.clone();
+        blob.context("no root")
+    }
+}
+
 /// Tells what the root holds, as soon as that is known.
 pub(super) async fn list(join: Join) {
     let listed = async {
-        let tree = tree(&join).await?;
+        let mut known = join.arriving.tree.lock().await;
+        let tree = match known.take() {
+            Some(tree) => tree,
+            None => read_tree(&join).await?,
+        };
+        let tree = known.insert(tree);
         anyhow::Ok(Event::RootListed { bytes: tree.bytes(), files: tree.count() as u64 })
     };
     let event = listed.await.unwrap_or_else(|error| failed(&error));
@@ -48,8 +75,12 @@ pub(super) async fn list(join: Join) {
 pub(super) async fn fill(join: Join, to: PathBuf) {
     let began = Instant::now();
     let filled = async {
-        let tree = tree(&join).await?;
-        let arriving = Arriving::new(blob(&join).await?);
+        let listed = join.arriving.tree.lock().await.take();
+        let tree = match listed {
+            Some(tree) => tree,
+            None => read_tree(&join).await?,
+        };
+        let arriving = Arriving::new(join.arriving.blob().await?);
         let (total, done) = (tree.content(), Arc::new(AtomicU64::new(0)));
         let counted = Arc::clone(&done);
         let mut work = tokio::task::spawn_blocking(move || {
@@ -77,16 +108,9 @@ fn failed(error: &anyhow::Error) -> Event {
     Event::PhaseFailed { phase: PHASE.to_owned(), error: format!("{error:#}"), remedy: REMEDY.to_owned() }
 }
 
-/// The root, from when it begins to arrive.
-async fn blob(join: &Join) -> anyhow::Result<Arc<Blob>> {
-    let mut arriving = join.arriving.subscribe();
-    let blob = arriving.wait_for(Option::is_some).await.context("the agent ends")?.clone();
-    blob.context("no root")
-}
-
 /// All names in the root, read as soon as their part of it is here.
-async fn tree(join: &Join) -> anyhow::Result<Tree> {
-    let blob = blob(join).await?;
+async fn read_tree(join: &Join) -> anyhow::Result<Tree> {
+    let blob = join.arriving.blob().await?;
     let arriving = Arriving::new(Arc::clone(&blob));
     let fetch = async |range: Range<u64>| {
         if !blob.holds(range.clone()) {

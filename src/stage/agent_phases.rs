@@ -9,6 +9,7 @@ use super::boot::Boot;
 use super::config::{CONFIG, STATE, STORE, StageConfig};
 use super::phase::{Host, PhaseError};
 use super::progress::mebibytes;
+use super::root;
 use super::value::is_hash;
 
 /// The trust root: in the image, never on the kernel line.
@@ -136,13 +137,27 @@ pub(super) fn root(boot: &mut Boot, deadline: Duration) -> Result<String, PhaseE
     if boot.is_local() {
         return Ok(FROM_DISK.to_owned());
     }
-    let blob = until(boot, deadline, |view| view.root.clone())?;
+    let blob = match until(boot, deadline, |view| view.root.clone()) {
+        Ok(blob) => blob,
+        Err(error) => {
+            give_half_filled_back(boot)?;
+            return Err(error);
+        }
+    };
     let (amount, sources) = (mebibytes(blob.bytes), blob.sources);
     Ok(match sources {
         0 => format!("{amount:.1} MiB"),
         1 => format!("{amount:.1} MiB from one peer"),
         _ => format!("{amount:.1} MiB from {sources} peers"),
     })
+}
+
+/// Gives the memory back that a root takes which its agent does not go on filling: the next agent weighs what there is.
+fn give_half_filled_back(boot: &mut Boot) -> Result<(), PhaseError> {
+    let Some(why) = boot.view.unfilled.clone().filter(|_| boot.filling) else { return Ok(()) };
+    boot.filling = false;
+    boot.console.say(&format!("warning: the root is unpacked once it is complete: {why}"));
+    root::leave(boot)
 }
 
 /// Waits until the agent's events answer `question`. Fails when the agent says that it failed, when it dies, and when it
