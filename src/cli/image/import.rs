@@ -18,7 +18,7 @@ pub(super) struct ImportArgs {
     /// docker://[HOST[:PORT]/]NAME[:TAG|@DIGEST]
     #[arg(value_name = "SOURCE")]
     source: ImageSource,
-    /// Speak HTTP without TLS to the registry (to one on this machine it always is)
+    /// Speak HTTP without TLS to the registry (the default for one on this machine that no certificates are kept for)
     #[arg(long)]
     plain_http: bool,
     /// Name of the image: a-z 0-9 . _ -
