@@ -44,5 +44,5 @@ pub(super) fn run(args: ImportArgs) -> anyhow::Result<()> {
     let request = args.parts.request(args.name, args.version, root, &store, &operator)?;
     let built = build(&request, &store, &operator, &bars)?;
     scratch.remove()?;
-    report(&built, &request.modules, args.place.json)
+    report(&built, &request, args.place.json)
 }

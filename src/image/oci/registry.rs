@@ -37,7 +37,7 @@ const MAX_WORDS: u64 = 400;
 #[derive(Debug, thiserror::Error)]
 pub enum RegistryError {
     /// It cannot be reached.
-    #[error("cannot get `{url}`{}", hint(*.plain))]
+    #[error("cannot get `{url}`{}", hint(*.plain, source))]
     Http {
         /// What was asked for.
         url: String,
@@ -134,8 +134,32 @@ pub enum RegistryError {
     NoCertificates,
 }
 
-fn hint(plain: bool) -> &'static str {
-    if plain { "" } else { " (--plain-http is for registries without TLS)" }
+/// What may be done about it.
+fn hint<'a>(plain: bool, error: &'a ureq::Error) -> &'static str {
+    use tokio_rustls::rustls::{AlertDescription, CertificateError, Error};
+    let of_io = |error: &'a io::Error| error.get_ref().and_then(|inner| inner.downcast_ref());
+    let of_tls: Option<&Error> = match error {
+        ureq::Error::Rustls(error) => Some(error),
+        ureq::Error::Io(error) => of_io(error),
+        _ => None,
+    };
+    match of_tls {
+        None | Some(Error::InvalidMessage(_)) if !plain => " (--plain-http is for registries without TLS)",
+        Some(Error::InvalidCertificate(CertificateError::UnknownIssuer)) => {
+            " (its authority is not known here: put its certificate as NAME.crt into /etc/containers/certs.d/HOST[:PORT])"
+        }
+        Some(Error::InvalidCertificate(CertificateError::Other(why)))
+            if format!("{why:?}").contains("CaUsedAsEndEntity") =>
+        {
+            " (a certificate that is itself an authority, CA:TRUE, cannot be a registry's own: make one with CA:FALSE)"
+        }
+        Some(Error::AlertReceived(
+            AlertDescription::CertificateRequired | AlertDescription::BadCertificate,
+        )) => {
+            " (it wants a certificate of ours: put it and its key as NAME.cert and NAME.key into /etc/containers/certs.d/HOST[:PORT])"
+        }
+        _ => "",
+    }
 }
 
 /// An image in a registry.
