@@ -8,9 +8,16 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
+use netlab::wait_until;
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
 use parts::{KERNEL, run};
+
+/// What is waited for comes at once, or not at all.
+const DEADLINE: Duration = Duration::from_secs(20);
 
 /// A fabric with the image `test`, made of a small tree with one of everything.
 struct Bench {
@@ -81,6 +88,11 @@ impl Bench {
     fn shell(&self, options: &[&str], script: &str) -> Output {
         let mut command = self.bootfabric(&[&["image", "shell", "test"], options].concat());
         command.args(["--", "/bin/busybox", "sh", "-euc", script]).output().unwrap()
+    }
+
+    /// The images in the store, as told.
+    fn images(&self) -> String {
+        String::from_utf8(run(&mut self.bootfabric(&["image", "ls"])).stdout).unwrap()
     }
 
     fn scratch_files(&self) -> usize {
@@ -225,4 +237,163 @@ fn work_in_a_root_becomes_a_version() {
     let listed = run(Command::new("tar").arg("-tf").arg(bench.path("first.tar")));
     assert!(String::from_utf8_lossy(&listed.stdout).contains("srv/deep/er/file"));
     assert_eq!(bench.scratch_files(), 0);
+}
+
+/// Names in the directory `path`.
+fn names(path: &Path) -> Vec<String> {
+    let names = fs::read_dir(path).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    names.collect()
+}
+
+/// Mounts a tmpfs of `size` at `path` that this thread and what it starts see alone.
+fn small_disk(path: &Path, size: &str) {
+    unshare(CloneFlags::CLONE_NEWNS).unwrap();
+    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).unwrap();
+    fs::create_dir(path).unwrap();
+    let size = format!("size={size}");
+    mount(Some("test"), path, Some("tmpfs"), MsFlags::empty(), Some(size.as_str())).unwrap();
+}
+
+#[test]
+fn an_export_that_is_killed_leaves_nothing() {
+    // Devices and owners take root, which the lab needs too.
+    if !netlab::ready_or_skip().unwrap() {
+        return;
+    }
+    let bench = Bench::new();
+    for dir in ["tools", "out"] {
+        fs::create_dir(bench.path(dir)).unwrap();
+    }
+    // A tar without end.
+    let (tool, pid) = (bench.path("tools/sqfs2tar"), bench.path("pid"));
+    fs::write(&tool, format!("#!/bin/sh\necho $$ > {0}.part\nmv {0}.part {0}\nexec yes\n", pid.display()))
+        .unwrap();
+    fs::set_permissions(&tool, PermissionsExt::from_mode(0o755)).unwrap();
+    let path = format!("{}:{}", bench.path("tools").display(), std::env::var("PATH").unwrap());
+    let mut export = bench.export(&["test"], "out/test.tar");
+    let mut export = export.env("PATH", path).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let written = || {
+        let pid = fs::read_to_string(&pid).ok()?;
+        let io = fs::read_to_string(format!("/proc/{}/io", pid.trim())).ok()?;
+        let written = io.lines().find_map(|line| line.strip_prefix("wchar: "))?.parse::<u64>().ok()?;
+        (written > 1 << 20).then(|| pid.trim().to_owned())
+    };
+    let tool = wait_until("a part is written", DEADLINE, written).unwrap();
+    export.kill().unwrap();
+    export.wait().unwrap();
+    let ended = || (!Path::new(&format!("/proc/{tool}")).exists()).then_some(());
+    wait_until("what wrote it ends", DEADLINE, ended).unwrap();
+    assert_eq!(names(&bench.path("out")), Vec::<String>::new());
+    run(&mut bench.export(&["test"], "out/test.tar"));
+    assert_eq!(names(&bench.path("out")), ["test.tar"]);
+    let mode = bench.path("out/test.tar").metadata().unwrap().mode();
+    assert_eq!(mode & 0o7777, 0o666 & !umask());
+}
+
+/// The umask of this process (proc(5)).
+fn umask() -> u32 {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let umask = status.lines().find_map(|line| line.strip_prefix("Umask:")).unwrap();
+    u32::from_str_radix(umask.trim(), 8).unwrap()
+}
+
+#[test]
+fn an_export_to_a_full_disk_leaves_nothing() {
+    if !netlab::ready_or_skip().unwrap() {
+        return;
+    }
+    let bench = Bench::new();
+    small_disk(&bench.path("small"), "64k");
+    for (args, file) in [
+        (["test"].as_slice(), "small/test.tar"),
+        (&["test"], "small/test.tar.zst"),
+        (&["test", "--blob", "root"], "small/root"),
+    ] {
+        let output = bench.export(args, file).output().unwrap();
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{told}");
+        assert!(told.contains(&format!("cannot write `{}`", bench.path(file).display())), "{told}");
+        assert!(told.contains("No space left on device"), "{told}");
+        assert_eq!(names(&bench.path("small")), Vec::<String>::new());
+    }
+}
+
+#[test]
+fn a_shell_that_is_killed_leaves_nothing() {
+    if !netlab::ready_or_skip().unwrap() {
+        return;
+    }
+    let bench = Bench::new();
+    let before = bench.images();
+    let time = format!("{}", 1_000_000 + std::process::id());
+    let script = format!("echo > /etc/new; /bin/busybox touch /srv/ready; exec /bin/busybox sleep {time}");
+    let mut shell = bench.bootfabric(&["image", "shell", "test"]);
+    shell.args(["--", "/bin/busybox", "sh", "-euc", &script]);
+    let mut shell = shell.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    // Who sleeps inside, by the last word of its command.
+    let sleeping = || {
+        fs::read_dir("/proc").unwrap().find_map(|entry| {
+            let path = entry.ok()?.path();
+            let line = fs::read(path.join("cmdline")).ok()?;
+            let is_it = line.ends_with(format!("sleep\0{time}\0").as_bytes());
+            is_it.then_some(path)
+        })
+    };
+    let inside = wait_until("the command sleeps", DEADLINE, sleeping).unwrap();
+    let blob = Command::new("losetup").args(["-l", "-n", "-O", "BACK-FILE"]).output().unwrap().stdout;
+    let own = |list: &[u8]| String::from_utf8_lossy(list).contains(bench.dir.path().to_str().unwrap());
+    assert!(own(&blob) && inside.join("root/srv/ready").exists());
+    shell.kill().unwrap();
+    shell.wait().unwrap();
+    wait_until("it ends", DEADLINE, || sleeping().is_none().then_some(())).unwrap();
+    let released = || {
+        let list = Command::new("losetup").args(["-l", "-n", "-O", "BACK-FILE"]).output().unwrap().stdout;
+        (!own(&list)).then_some(())
+    };
+    wait_until("the loop device goes", DEADLINE, released).unwrap();
+    assert_eq!(bench.images(), before);
+    let next = bench.shell(&["--discard"], "test ! -e /etc/new");
+    assert!(next.status.success(), "{next:?}");
+    assert_eq!(bench.scratch_files(), 0);
+    assert_eq!(bench.images(), before);
+}
+
+#[test]
+fn a_shell_on_a_full_disk_leaves_nothing() {
+    if !netlab::ready_or_skip().unwrap() {
+        return;
+    }
+    let bench = Bench::new();
+    let small = bench.path("small");
+    small_disk(&small, "24m");
+    run(Command::new("cp").arg("-a").arg(bench.path("fabric")).arg(&small));
+    let fabric = small.join("fabric");
+    let state = || {
+        let mut ls = Command::new(env!("CARGO_BIN_EXE_bootfabric"));
+        let images = run(ls.args(["image", "ls", "--json", "--fabric"]).arg(&fabric)).stdout;
+        let mut files = Vec::new();
+        let mut open = vec![fabric.clone()];
+        while let Some(dir) = open.pop() {
+            for path in fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()) {
+                if path.is_dir() { open.push(path) } else { files.push(path) }
+            }
+        }
+        files.sort();
+        (String::from_utf8(images).unwrap(), files)
+    };
+    let before = state();
+    // The first finds no room for what it writes, the second leaves too little for the new version.
+    let dd = "/bin/busybox dd if=/dev/urandom of=/srv/noise bs=1M";
+    for (script, said) in [
+        (format!("{dd} count=100"), "nothing of what it did is kept"),
+        (format!("{dd} count=12"), "No space left on device"),
+    ] {
+        let mut shell = Command::new(env!("CARGO_BIN_EXE_bootfabric"));
+        shell.args(["image", "shell", "test", "--fabric"]).arg(&fabric);
+        let output = shell.args(["--", "/bin/busybox", "sh", "-euc", &script]).output().unwrap();
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{told}");
+        assert!(told.contains(said), "{told}");
+        assert_eq!(state(), before, "{script}");
+    }
 }

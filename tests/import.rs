@@ -38,7 +38,7 @@ impl Bench {
     fn bootfabric(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_bootfabric"));
         command.args(args).arg("--json").arg("--fabric").arg(self.path("fabric"));
-        command.env("REGISTRY_AUTH_FILE", self.path("auth.json"));
+        command.env("REGISTRY_AUTH_FILE", self.path("auth.json")).env("HOME", self.path("home"));
         command
     }
 
@@ -125,11 +125,12 @@ struct Registry {
 }
 
 impl Registry {
-    fn start(dir: &Path) -> Self {
+    /// The registry of the directory `dir`, with `http`, lines of its configuration.
+    fn start(dir: &Path, http: &str) -> Self {
         fs::write(dir.join("passwords"), PASSWORDS).unwrap();
         let port = free_port();
         let config = format!(
-            "version: 0.1\nlog:\n  level: error\nstorage:\n  filesystem:\n    rootdirectory: {dir}/registry\nhttp:\n  addr: 127.0.0.1:{port}\nauth:\n  htpasswd:\n    realm: test\n    path: {dir}/passwords\n",
+            "version: 0.1\nlog:\n  level: error\nstorage:\n  filesystem:\n    rootdirectory: {dir}/registry\nhttp:\n  addr: 127.0.0.1:{port}\n{http}auth:\n  htpasswd:\n    realm: test\n    path: {dir}/passwords\n",
             dir = dir.display()
         );
         fs::write(dir.join("registry.yml"), config).unwrap();
@@ -157,7 +158,7 @@ fn an_image_is_the_same_from_wherever_it_comes() {
     }
     let bench = Bench::new();
     let layout = bench.layout();
-    let registry = Registry::start(bench.dir.path());
+    let registry = Registry::start(bench.dir.path(), "");
     let at = |name: &str| format!("docker://127.0.0.1:{}/{name}", registry.port);
     skopeo(&layout, &at("some/test:1"), &["--dest-tls-verify=false", "--dest-creds=user:pass word"]);
     // Nobody's credentials, then a repository that is not there.
@@ -220,4 +221,90 @@ fn what_is_no_image_is_refused_with_nothing_left_behind() {
     let output = no_kernel.output().unwrap();
     assert!(String::from_utf8_lossy(&output.stderr).contains("no kernel"), "{output:?}");
     assert_eq!(fs::read_dir(bench.path("fabric/store/tmp")).unwrap().count(), 0);
+}
+
+/// Makes a certificate of 127.0.0.1 that is its own authority, `NAME.crt`, and its key, `NAME.key`, in `dir`.
+fn certificate(dir: &Path, name: &str) {
+    let mut command = Command::new("openssl");
+    command.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj"]);
+    command.arg(format!("/CN={name}")).args(["-addext", "subjectAltName=IP:127.0.0.1"]).current_dir(dir);
+    command.args(["-addext", "basicConstraints=critical,CA:FALSE"]);
+    run(command.args(["-keyout", &format!("{name}.key"), "-out", &format!("{name}.crt")]));
+}
+
+#[test]
+fn a_registry_with_certificates_of_its_own_is_believed_as_container_tools_do() {
+    // umoci keeps owners and devices only as root, which the lab needs too.
+    if !netlab::ready_or_skip().unwrap() {
+        return;
+    }
+    let bench = Bench::new();
+    let layout = bench.layout();
+    for name in ["server", "client", "stranger"] {
+        certificate(bench.dir.path(), name);
+    }
+    let dir = bench.dir.path().display();
+    let http = format!(
+        "  tls:\n    certificate: {dir}/server.crt\n    key: {dir}/server.key\n    clientcas: [{dir}/client.crt]\n"
+    );
+    let registry = Registry::start(bench.dir.path(), &http);
+    let image = format!("docker://127.0.0.1:{}/test:1", registry.port);
+    let kept = bench.path(&format!("home/.config/containers/certs.d/127.0.0.1:{}", registry.port));
+    let keep = |from: &str, to: &str| assert_ne!(fs::copy(bench.path(from), kept.join(to)).unwrap(), 0);
+    fs::create_dir_all(&kept).unwrap();
+    keep("stranger.crt", "ca.crt");
+    let unknown = bench.refused(&image);
+    assert!(unknown.contains("its authority is not known here"), "{unknown}");
+    keep("server.crt", "ca.crt");
+    let anonymous = bench.refused(&image);
+    assert!(anonymous.contains("wants a certificate"), "{anonymous}");
+    keep("client.crt", "client.cert");
+    keep("client.key", "client.key");
+    skopeo(&layout, &image, &["--dest-creds=user:pass word", "--dest-cert-dir", kept.to_str().unwrap()]);
+    let auth = format!(r#"{{ "auths": {{ "127.0.0.1:{}": {{ "auth": "{AUTH}" }} }} }}"#, registry.port);
+    fs::write(bench.path("auth.json"), auth).unwrap();
+    let root = bench.imported(&image);
+    assert_eq!(bench.imported(&layout), root);
+}
+
+#[test]
+fn an_image_is_the_same_whoever_builds_it() {
+    // Making devices and becoming somebody else takes root, which the lab needs too.
+    if !netlab::ready_or_skip().unwrap() {
+        return;
+    }
+    let bench = Bench::new();
+    let tree = bench.path("tree");
+    for dir in ["sbin", "srv/deep"] {
+        fs::create_dir_all(tree.join(dir)).unwrap();
+    }
+    fs::write(tree.join("sbin/init"), "init").unwrap();
+    std::os::unix::fs::chown(tree.join("srv/deep"), Some(1000), Some(50)).unwrap();
+    run(Command::new("mknod").arg(tree.join("srv/device")).args(["c", "1", "3"]));
+    let tar = bench.path("root.tar");
+    run(Command::new("tar").arg("-cf").arg(&tar).arg("-C").arg(&tree).args(["sbin", "srv"]));
+    let ours = bench.imported(tar.to_str().unwrap());
+    assert!(bench.listing(&ours).contains("drwxr-xr-x 0/0"));
+
+    // A program that others can reach, and a directory of theirs.
+    let program = bench.path("bootfabric");
+    fs::copy(env!("CARGO_BIN_EXE_bootfabric"), &program).unwrap();
+    let home = bench.path("nobody");
+    fs::create_dir(&home).unwrap();
+    std::os::unix::fs::chown(&home, Some(65534), Some(65534)).unwrap();
+    fs::set_permissions(bench.dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let fabric = home.join("fabric");
+    let nobody = |args: &[&str]| {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(&program).args(args);
+        command.arg("--fabric").arg(&fabric).env("TMPDIR", &home);
+        command
+    };
+    run(&mut nobody(&["init"]));
+    let mut import = nobody(&["image", "import", tar.to_str().unwrap(), "--name", "test", "--version", "1"]);
+    import.args(["--modules", "virtio", "--no-root-modules", "--no-shell", "--program", "/bin/busybox"]);
+    import.arg("--loader").arg(format!("snponly.efi={}", bench.path("loader").display()));
+    let output = run(import.arg("--kernel").arg(bench.path("kernel")).arg("--json"));
+    let built: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(built["release"]["root"]["blob"].as_str().unwrap(), ours);
 }

@@ -141,3 +141,19 @@ fn what_mmdebstrap_says_is_repeated() {
     assert!(said.contains("`mmdebstrap` failed") && said.contains("nosuite"), "{said}");
     assert_eq!(fs::read_dir(bench.path("fabric/store/tmp")).unwrap().count(), 0);
 }
+
+#[test]
+#[ignore = "soak: installs a Debian twice"]
+fn two_builds_of_a_recipe_are_one() {
+    if !netlab::ready_or_skip().unwrap() {
+        return;
+    }
+    let root = || {
+        let bench = Bench::new(RECIPE);
+        let output = bench.build(&["--version", "1"]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let built: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        built["release"]["root"]["blob"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(root(), root());
+}

@@ -37,6 +37,7 @@ zstd                                   zstd              compressed roots
 umoci                                  umoci             container images to import
 skopeo                                 skopeo            container images in archives and registries
 docker-registry                        docker-registry   a registry to import from
+openssl                                openssl           certificates of a registry
 curl                                   curl              an HTTP and TFTP client to test with
 ssh                                    openssh-client    looking into machines
 tftp                                   tftp-hpa          a TFTP client to test with

@@ -5,7 +5,7 @@ use clap::Subcommand;
 use super::output::{human_bytes, print_json, print_line};
 use super::place::Place;
 use crate::image::Part;
-use crate::image::build::Built;
+use crate::image::build::{BuildRequest, Built};
 use crate::image::heads::{self, Image};
 use crate::image::inventory::inventory;
 
@@ -99,7 +99,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
 }
 
 /// What was built, for people: the table on standard output, remarks on standard error.
-fn report(built: &Built, asked: &[String], json: bool) -> anyhow::Result<()> {
+fn report(built: &Built, asked: &BuildRequest, json: bool) -> anyhow::Result<()> {
     if json {
         return print_json(built);
     }
@@ -125,7 +125,7 @@ fn report(built: &Built, asked: &[String], json: bool) -> anyhow::Result<()> {
         let absent: Vec<_> = built.absent_modules.iter().map(|absent| absent.module.as_str()).collect();
         eprintln!(
             "This kernel does not have all of {}: {} are missing.",
-            asked.join(", "),
+            asked.modules.join(", "),
             absent.join(", ")
         );
     }
@@ -138,7 +138,7 @@ fn report(built: &Built, asked: &[String], json: bool) -> anyhow::Result<()> {
             );
         }
     }
-    if built.first_stage.iter().all(|part| !part.name.contains("shell")) {
+    if asked.shell && built.first_stage.iter().all(|part| !part.name.contains("shell")) {
         eprintln!("The first stage has no emergency shell (Debian package busybox-static provides one).");
     }
     Ok(())

@@ -77,7 +77,10 @@ impl Read for Unpacked {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
             Self::Plain(file) => file.read(buffer),
-            Self::Zstd(decoder) => decoder.read(buffer),
+            Self::Zstd(decoder) => decoder.read(buffer).map_err(|error| match error.kind() {
+                io::ErrorKind::UnexpectedEof => io::Error::new(error.kind(), "it is cut off, get it again"),
+                _ => error,
+            }),
             Self::Program(stdout, _) => stdout.read(buffer),
         }
     }

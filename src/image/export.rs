@@ -1,12 +1,17 @@
 //! Images out of the store, for other tools: the root as a tar, any blob as a file.
 //!
 //! What is written was hashed on the way out (a blob) or just before (the root, which `sqfs2tar` reads), and the file gets its
-//! name only when it is whole.
+//! name only when it is whole. Where the file system can, it has none before, so that nothing stays of a program that is killed.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+
+use nix::fcntl::{AT_FDCWD, AtFlags};
+use nix::unistd::linkat;
 
 use fabric::content::BlobRef;
 use fabric::store::Store;
@@ -96,12 +101,16 @@ pub fn export_root(
     if let Some(compressor) = compressor {
         command.args(["--compressor", compressor]);
     }
-    let target = Target::new(out)?;
+    let mut target = Target::new(out)?;
     let path = copy_verified(store, &release.root, "the root", &mut io::sink(), out, progress)?;
     progress.begin(Step::Export, None);
-    let stdout = target.0.as_file().try_clone();
-    command.arg(&path).stdout(Stdio::from(stdout.map_err(|source| target.error(out, source))?));
-    SQFS2TAR.start(command)?.finish()?;
+    // Through a pipe: the program ends when nobody reads any more.
+    command.arg(&path).stdout(Stdio::piped());
+    let mut running = SQFS2TAR.start(command)?;
+    if let Some(mut stdout) = running.child.stdout.take() {
+        io::copy(&mut stdout, target.file()).map_err(|source| write(out, source))?;
+    }
+    running.finish()?;
     progress.end();
     target.finish(out)
 }
@@ -125,7 +134,7 @@ pub fn export_blob(
         return Err(ExportError::Unknown { name: name.to_owned(), known });
     };
     let mut target = Target::new(out)?;
-    copy_verified(store, blob, name, &mut target.0, out, progress)?;
+    copy_verified(store, blob, name, target.file(), out, progress)?;
     target.finish(out)
 }
 
@@ -152,7 +161,7 @@ fn copy_verified(
             break;
         }
         hash.update(piece);
-        copy.write_all(piece).map_err(|source| ExportError::Write { path: out.to_owned(), source })?;
+        copy.write_all(piece).map_err(|source| write(out, source))?;
         progress.advance(length as u64);
     }
     progress.end();
@@ -163,7 +172,13 @@ fn copy_verified(
 }
 
 /// A file that has its name only once it is whole.
-struct Target(tempfile::NamedTempFile);
+#[derive(Debug)]
+enum Target {
+    /// Without a name (open(2), `O_TMPFILE`).
+    Unnamed(File),
+    /// With another name, where the file system cannot do that: NFS, FAT.
+    Aside(tempfile::NamedTempFile),
+}
 
 impl Target {
     fn new(out: &Path) -> Result<Self, ExportError> {
@@ -171,23 +186,44 @@ impl Target {
             return Err(ExportError::Exists(out.to_owned()));
         }
         let beside = out.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let file = tempfile::Builder::new().permissions(permissions()).tempfile_in(beside);
-        file.map(Self).map_err(|source| ExportError::Write { path: out.to_owned(), source })
+        let unnamed = File::options().write(true).custom_flags(nix::libc::O_TMPFILE).open(beside);
+        if let Ok(file) = unnamed {
+            return Ok(Self::Unnamed(file));
+        }
+        let mut aside = tempfile::Builder::new();
+        let file = aside.prefix(".bootfabric-").permissions(permissions()).tempfile_in(beside);
+        file.map(Self::Aside).map_err(|source| write(out, source))
     }
 
-    fn error(&self, out: &Path, source: io::Error) -> ExportError {
-        ExportError::Write { path: out.to_owned(), source }
+    fn file(&mut self) -> &mut File {
+        match self {
+            Self::Unnamed(file) => file,
+            Self::Aside(file) => file.as_file_mut(),
+        }
     }
 
-    fn finish(self, out: &Path) -> Result<u64, ExportError> {
-        let synced = self.0.as_file().sync_all().and_then(|()| self.0.as_file().metadata());
-        let bytes = synced.map_err(|source| self.error(out, source))?.len();
-        self.0.persist_noclobber(out).map_err(|error| match error.error.kind() {
+    fn finish(mut self, out: &Path) -> Result<u64, ExportError> {
+        let file = self.file();
+        let synced = file.sync_all().and_then(|()| file.metadata());
+        let bytes = synced.map_err(|source| write(out, source))?.len();
+        let named = match self {
+            Self::Unnamed(file) => {
+                // The way for those without privileges: open(2), at O_TMPFILE.
+                let open = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
+                linkat(AT_FDCWD, &open, AT_FDCWD, out, AtFlags::AT_SYMLINK_FOLLOW).map_err(io::Error::from)
+            }
+            Self::Aside(file) => file.persist_noclobber(out).map(drop).map_err(|error| error.error),
+        };
+        named.map_err(|error| match error.kind() {
             io::ErrorKind::AlreadyExists => ExportError::Exists(out.to_owned()),
-            _ => ExportError::Write { path: out.to_owned(), source: error.error },
+            _ => write(out, error),
         })?;
         Ok(bytes)
     }
+}
+
+fn write(out: &Path, source: io::Error) -> ExportError {
+    ExportError::Write { path: out.to_owned(), source }
 }
 
 /// Those of any new file, less what the umask takes.

@@ -6,13 +6,15 @@
 //! | `document` | indexes, manifests and configurations, and the choice of the platform |
 //! | `digest` | SHA-256 and SHA-512 of what comes in |
 //! | `layout` | images in a directory or an archive |
-//! | `registry`, `credentials` | images behind HTTP, and who asks for them |
+//! | `registry` | images behind HTTP |
+//! | `credentials`, `certificates` | who asks for them, and whom to believe |
 //!
 //! Sources: OCI image specification 1.1, OCI distribution specification 1.1, and the formats of Docker that these grew from.
 //! All that is read was checked by its digest before: index by reference, manifest by index, configuration and layers by
 //! manifest. What comes out is a list of files with layers; laying them over each other is the root's matter. Nothing of an image
 //! but its files is used: no command, environment or user.
 
+mod certificates;
 mod credentials;
 mod digest;
 mod document;

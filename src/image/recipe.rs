@@ -2,12 +2,13 @@
 //!
 //! | module | owns |
 //! |---|---|
-//! | `file` | what is written in a recipe, and what it means once checked |
+//! | `file`, `date` | what is written in a recipe, and what it means once checked |
 //! | `sources` | where packages come from if the recipe does not say |
 //! | `make` | running `mmdebstrap` |
 //!
 //! What comes out is a tar, which then goes the way of every root. No privileges are needed where user namespaces serve.
 
+mod date;
 mod file;
 mod make;
 mod sources;
@@ -33,6 +34,9 @@ pub struct Recipe {
     components: Vec<String>,
     keyring: Option<PathBuf>,
     variant: String,
+    /// What files made during installation are dated, and nothing is later than, in seconds since 1970; none: the newest
+    /// date of the archive's own.
+    date: Option<i64>,
     packages: Vec<String>,
     /// The kernel's package.
     pub kernel: Option<String>,
@@ -112,11 +116,24 @@ impl MakeError {
     /// What to do, where the program's own words do not tell.
     fn hint(&self) -> &'static str {
         let ToolError::Failed { words, .. } = &self.0 else { return "" };
+        let has = |known: &[&str]| known.iter().any(|known| words.contains(known));
         match () {
-            () if words.contains("NO_PUBKEY") || words.contains("not signed") => {
-                " (the keys of its archive are not known here: install debian-archive-keyring or ubuntu-keyring, or name them with `keyring`)"
+            () if has(&["NO_PUBKEY", "EXPKEYSIG"]) => {
+                " (the keys of its archive are not known here: Debian's are in the package debian-archive-keyring, Ubuntu's in ubuntu-keyring of Ubuntu's own archive; name a file with them in `keyring`)"
             }
-            () if words.contains("subuid") || words.contains("newuidmap") || words.contains("unshare") => {
+            () if has(&[
+                "Temporary failure resolving",
+                "Could not resolve",
+                "Could not connect",
+                "Connection failed",
+            ]) =>
+            {
+                " (the archive cannot be reached: is there a network, a proxy to name in http_proxy, or another `mirror`?)"
+            }
+            () if has(&["does not have a Release file", "404  Not Found"]) => {
+                " (the archive has no such `suite`: is it spelled right, is the `mirror`?)"
+            }
+            () if has(&["subuid", "newuidmap", "unshare"]) => {
                 " (without root it takes user namespaces: Debian package uidmap and lines for this user in /etc/subuid and /etc/subgid; as root it takes neither)"
             }
             () => "",

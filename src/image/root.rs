@@ -130,7 +130,7 @@ pub enum RootError {
         path: PathBuf,
     },
     /// The squashfs cannot be made.
-    #[error("cannot make the squashfs")]
+    #[error("cannot make the squashfs{}", namespace_hint(.0))]
     Squashfs(#[from] ToolError),
     /// The root cannot be handed to `mksquashfs`.
     #[error("cannot hand the root to `mksquashfs`")]
@@ -143,6 +143,15 @@ pub enum RootError {
 fn hint(error: &std::io::Error) -> &'static str {
     match error.kind() {
         std::io::ErrorKind::PermissionDenied => " (run as root to read all of a root, or build from a tar)",
+        _ => "",
+    }
+}
+
+fn namespace_hint(error: &ToolError) -> &'static str {
+    match error {
+        ToolError::Failed { words, .. } if words.contains("unshare: ") => {
+            " (without root it takes a user namespace, which this system denies: allow them, or run this as root)"
+        }
         _ => "",
     }
 }

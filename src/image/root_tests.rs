@@ -143,8 +143,13 @@ fn bad_archives_are_refused_before_anything_is_made() {
         fs::write(&tar, bytes).unwrap();
         let error = pack(&tar, &squashfs).unwrap_err();
         assert!(!squashfs.exists());
-        let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
-        format!("{error}: {cause}")
+        let mut words = error.to_string();
+        let mut cause = std::error::Error::source(&error);
+        while let Some(error) = cause {
+            words = format!("{words}: {error}");
+            cause = error.source();
+        }
+        words
     };
     let hostile = refused(&[member("sbin/init", b"x"), member("../../evil", b"x"), END.to_vec()].concat());
     assert!(hostile.contains("../../evil"), "{hostile}");
@@ -153,6 +158,9 @@ fn bad_archives_are_refused_before_anything_is_made() {
     assert!(refused(b"just text").contains("not a tar archive"));
     let cut = refused(&member("sbin/init", &[0; 5000])[..3000]);
     assert!(cut.contains("cut off after `sbin/init`"), "{cut}");
+    let whole = [member("sbin/init", &[0; 5000]), END.to_vec()].concat();
+    let packed = zstd::encode_all(whole.as_slice(), 1).unwrap();
+    assert!(refused(&packed[..packed.len() - 5]).contains("it is cut off"));
     let gzip = refused(&[0x1f, 0x8b, 8, 0, 0, 0]);
     assert!(gzip.contains("gzip"), "{gzip}");
 }

@@ -22,6 +22,7 @@ pub(super) struct Tool {
 }
 
 pub(super) const MKSQUASHFS: Tool = Tool { name: "mksquashfs", package: "squashfs-tools" };
+pub(super) const UNSHARE: Tool = Tool { name: "unshare", package: "util-linux" };
 pub(super) const SQFS2TAR: Tool = Tool { name: "sqfs2tar", package: "squashfs-tools-ng" };
 pub(super) const MMDEBSTRAP: Tool = Tool { name: "mmdebstrap", package: "mmdebstrap" };
 pub(super) const DPKG_DEB: Tool = Tool { name: "dpkg-deb", package: "dpkg" };

@@ -78,5 +78,5 @@ pub(super) fn run(args: BuildArgs) -> anyhow::Result<()> {
     }
     let built = build(&request, &store, &operator, &bars)?;
     scratch.remove()?;
-    report(&built, &request.modules, args.place.json)
+    report(&built, &request, args.place.json)
 }

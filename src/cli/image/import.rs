@@ -18,7 +18,7 @@ pub(super) struct ImportArgs {
     /// docker://[HOST[:PORT]/]NAME[:TAG|@DIGEST]
     #[arg(value_name = "SOURCE")]
     source: ImageSource,
-    /// Speak HTTP without TLS to the registry (to one on this machine it always is)
+    /// Speak HTTP without TLS to the registry (the default for one on this machine that no certificates are kept for)
     #[arg(long)]
     plain_http: bool,
     /// Name of the image: a-z 0-9 . _ -
@@ -44,5 +44,5 @@ pub(super) fn run(args: ImportArgs) -> anyhow::Result<()> {
     let request = args.parts.request(args.name, args.version, root, &store, &operator)?;
     let built = build(&request, &store, &operator, &bars)?;
     scratch.remove()?;
-    report(&built, &request.modules, args.place.json)
+    report(&built, &request, args.place.json)
 }

@@ -1,6 +1,6 @@
 //! A command inside of a mounted root: what it finds at `/dev`, `/proc`, `/sys` and `/run`, and in which namespaces it runs.
 //!
-//! Processes, mounts and host name are its own, and end with it; the network is this machine's. What is mounted here is gone
+//! Processes, mounts and host name are its own, and end with it and with this program; the network is this machine's. What is mounted here is gone
 //! before the root is looked at.
 
 use std::fs::{self, File};
@@ -133,8 +133,20 @@ impl<'a> Inside<'a> {
     /// Runs `command`, or a shell if it is empty, to its end, and everything that it started.
     pub(super) fn run(&self, command: &[String]) -> anyhow::Result<ExitStatus> {
         let shell = if self.root.join("bin/bash").is_file() { "/bin/bash" } else { "/bin/sh" };
-        let mut inside = Command::new("unshare");
-        inside.args(["--mount", "--uts", "--ipc", "--pid", "--fork", "--kill-child", "--mount-proc"]);
+        // Whatever ends this program ends all that runs inside, and so what is mounted there.
+        let mut inside = Command::new("setpriv");
+        inside.args([
+            "--pdeathsig",
+            "KILL",
+            "unshare",
+            "--mount",
+            "--uts",
+            "--ipc",
+            "--pid",
+            "--fork",
+            "--kill-child",
+            "--mount-proc",
+        ]);
         inside.arg(format!("--root={}", self.root.display())).args(["--wd=/", "--"]);
         if command.is_empty() {
             inside.arg(shell)
@@ -144,6 +156,6 @@ impl<'a> Inside<'a> {
         inside.env_clear().envs(KEPT.iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
         inside.env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
         inside.env("HOME", "/root").env("USER", "root").env("SHELL", shell);
-        inside.status().context("cannot run `unshare` (Debian package util-linux)")
+        inside.status().context("cannot run `setpriv` (Debian package util-linux)")
     }
 }

@@ -1,7 +1,7 @@
 //! Images in a registry (OCI distribution specification, "Pull"; token authentication as Docker's registry documents it).
 //!
 //! Owns the requests, who asks (a token once the registry wants one) and the files that layers become. Content goes through its
-//! digest while it is written. TLS with the system's certificates; proxies as `HTTPS_PROXY` and its like name them.
+//! digest while it is written. Nothing is waited for longer than [`PATIENCE`]. Proxies as `HTTPS_PROXY` and its like name them.
 
 use std::cell::RefCell;
 use std::fs::File;
@@ -12,44 +12,55 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use tokio_rustls::rustls::crypto::ring::default_provider;
-use ureq::http::Response;
-use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
-use ureq::{Agent, Body};
+use ureq::http::{Response, Uri};
+use ureq::tls::{RootCerts, TlsConfig};
+use ureq::{Agent, Body, Timeout};
 
 use super::credentials::Credentials;
 use super::document::Descriptor;
-use super::source::{Reference, Version};
-use super::{Blobs, ImportError, MAX_DOCUMENT, layout};
+use super::source::{Reference, Version, is_local};
+use super::{Blobs, ImportError, MAX_DOCUMENT, certificates, layout};
 use crate::image::progress::Progress;
 
 /// What may come for a manifest.
 const ACCEPT: &str = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.docker.distribution.manifest.v2+json";
 
-/// To connect, and for the head of an answer. Registries that fetch from elsewhere first take their time.
+/// To connect.
 const CONNECT: Duration = Duration::from_secs(15);
-const ANSWER: Duration = Duration::from_secs(60);
+/// For the head of an answer, and between any two pieces of its body. Registries that fetch from elsewhere first take their time.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Longest explanation of a registry that an error repeats, in bytes.
 const MAX_WORDS: u64 = 400;
 
-/// Where systems keep the certificates that they trust: Debian and its like, Fedora, Alpine, openSUSE.
-const CERTIFICATES: [&str; 4] = [
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
-    "/etc/ssl/cert.pem",
-    "/etc/ssl/ca-bundle.pem",
-];
-
 /// Why a registry gives no image.
 #[derive(Debug, thiserror::Error)]
 pub enum RegistryError {
-    /// It cannot be reached, or breaks off.
-    #[error("cannot get `{url}`{}", hint(*.plain))]
+    /// It cannot be reached.
+    #[error("cannot get `{url}`{}", hint(*.plain, source))]
     Http {
         /// What was asked for.
         url: String,
         /// Whether without TLS.
         plain: bool,
+        /// Why.
+        source: Box<ureq::Error>,
+    },
+    /// It says nothing, or no more.
+    #[error(
+        "the registry has been silent for {} s in the middle of `{url}`: try again; if it stays so, look at the registry, and at proxies and firewalls on the way to it", .patience.as_secs_f32()
+    )]
+    Silent {
+        /// What was asked for.
+        url: String,
+        /// How long was waited.
+        patience: Duration,
+    },
+    /// It begins an answer and does not end it.
+    #[error("the registry breaks off in the middle of `{url}`: try again")]
+    BrokenOff {
+        /// What was asked for.
+        url: String,
         /// Why.
         source: Box<ureq::Error>,
     },
@@ -110,20 +121,56 @@ pub enum RegistryError {
         /// Why.
         source: io::Error,
     },
+    /// A certificate that is kept for the registry.
+    #[error("cannot use `{}`, which is kept for the registry: {why}", path.display())]
+    Certificate {
+        /// Its file.
+        path: PathBuf,
+        /// Why.
+        why: String,
+    },
     /// Nobody to trust.
-    #[error("there are no certificates to check registries with (looked for {}): install them (Debian: apt install ca-certificates), or name their file in SSL_CERT_FILE", CERTIFICATES.join(", "))]
+    #[error("there are no certificates to check registries with (looked for {}): install them (Debian: apt install ca-certificates), or name their file in SSL_CERT_FILE", certificates::OF_SYSTEM.join(", "))]
     NoCertificates,
 }
 
-fn hint(plain: bool) -> &'static str {
-    if plain { "" } else { " (--plain-http is for registries without TLS)" }
+/// What may be done about it.
+fn hint<'a>(plain: bool, error: &'a ureq::Error) -> &'static str {
+    use tokio_rustls::rustls::{AlertDescription, CertificateError, Error};
+    let of_io = |error: &'a io::Error| error.get_ref().and_then(|inner| inner.downcast_ref());
+    let of_tls: Option<&Error> = match error {
+        ureq::Error::Rustls(error) => Some(error),
+        ureq::Error::Io(error) => of_io(error),
+        _ => None,
+    };
+    match of_tls {
+        None | Some(Error::InvalidMessage(_)) if !plain => " (--plain-http is for registries without TLS)",
+        Some(Error::InvalidCertificate(CertificateError::UnknownIssuer)) => {
+            " (its authority is not known here: put its certificate as NAME.crt into /etc/containers/certs.d/HOST[:PORT])"
+        }
+        Some(Error::InvalidCertificate(CertificateError::Other(why)))
+            if format!("{why:?}").contains("CaUsedAsEndEntity") =>
+        {
+            " (a certificate that is itself an authority, CA:TRUE, cannot be a registry's own: make one with CA:FALSE)"
+        }
+        Some(Error::AlertReceived(
+            AlertDescription::CertificateRequired | AlertDescription::BadCertificate,
+        )) => {
+            " (it wants a certificate of ours: put it and its key as NAME.cert and NAME.key into /etc/containers/certs.d/HOST[:PORT])"
+        }
+        _ => "",
+    }
 }
 
 /// An image in a registry.
 pub(super) struct Registry<'a> {
     agent: Agent,
     reference: Reference,
+    /// Whether the registry is spoken to without TLS.
     plain: bool,
+    /// Whether the operator said so.
+    plain_http: bool,
+    patience: Duration,
     /// `http://HOST/v2/REPOSITORY`, or with https.
     base: String,
     credentials: Option<Credentials>,
@@ -146,19 +193,34 @@ impl<'a> Registry<'a> {
         plain_http: bool,
         scratch: &'a Path,
     ) -> Result<Self, RegistryError> {
-        let plain = plain_http || reference.is_local();
-        let config = Agent::config_builder()
-            .http_status_as_error(false)
-            .https_only(!plain)
-            .timeout_connect(Some(CONNECT))
-            .timeout_recv_response(Some(ANSWER))
-            .user_agent(concat!("bootfabric/", env!("CARGO_PKG_VERSION")));
-        let tls = TlsConfig::builder().unversioned_rustls_crypto_provider(Arc::new(default_provider()));
-        let tls = if plain { tls } else { tls.root_certs(RootCerts::Specific(Arc::new(certificates()?))) };
+        let kept = certificates::of_registry(&reference.host, &certificates::directories())?;
+        // Who keeps certificates for a registry on this machine means TLS.
+        let plain = plain_http || (is_local(&reference.host) && kept.is_none());
+        let kept = kept.unwrap_or_default();
+        let authorities: Vec<_> = kept.authorities.into_iter().chain(certificates::of_system()).collect();
+        if authorities.is_empty() && !plain {
+            return Err(RegistryError::NoCertificates);
+        }
+        let tls = TlsConfig::builder()
+            .unversioned_rustls_crypto_provider(Arc::new(default_provider()))
+            // Without TLS as well: the registry may send us to a place that has it.
+            .root_certs(RootCerts::Specific(Arc::new(authorities)))
+            .client_cert(kept.own.filter(|_| !plain))
+            .build();
         let scheme = if plain { "http" } else { "https" };
         let base = format!("{scheme}://{}/v2/{}", reference.server(), reference.repository);
-        let agent = config.tls_config(tls.build()).build().into();
-        Ok(Self { agent, reference, plain, base, credentials, authorization: RefCell::default(), scratch })
+        let registry = Self {
+            agent: agent(&tls, plain, PATIENCE),
+            reference,
+            plain,
+            plain_http,
+            patience: PATIENCE,
+            base,
+            credentials,
+            authorization: RefCell::default(),
+            scratch,
+        };
+        Ok(registry)
     }
 
     /// Gets what is at `path` of the repository; `what` names it in errors.
@@ -197,8 +259,34 @@ impl<'a> Registry<'a> {
         request.call().map_err(|source| self.http(url, source))
     }
 
+    /// Why there is no answer from `url`.
     fn http(&self, url: &str, source: ureq::Error) -> RegistryError {
-        RegistryError::Http { url: url.to_owned(), plain: self.plain, source: Box::new(source) }
+        let url = url.to_owned();
+        match source {
+            ureq::Error::Timeout(Timeout::PerRead | Timeout::PerWrite | Timeout::RecvResponse) => {
+                RegistryError::Silent { url, patience: self.patience }
+            }
+            source => RegistryError::Http { url, plain: self.plain, source: Box::new(source) },
+        }
+    }
+
+    /// Why the answer from `url` is not whole.
+    fn broken_off(&self, url: &str, source: io::Error) -> RegistryError {
+        match self.http(url, source.into()) {
+            RegistryError::Http { url, source, .. } => RegistryError::BrokenOff { url, source },
+            silent => silent,
+        }
+    }
+
+    /// Whether `realm` may be shown what is kept for the registry, which goes nowhere in the open but where the operator says so
+    /// and to this machine.
+    fn may_be_shown(&self, realm: &str) -> bool {
+        let Ok(realm) = realm.parse::<Uri>() else { return false };
+        match (realm.scheme_str(), realm.authority()) {
+            (Some("https"), Some(_)) => true,
+            (Some("http"), Some(host)) => self.plain && (self.plain_http || is_local(host.host())),
+            _ => false,
+        }
     }
 
     /// What to show after `challenge` (RFC 9110 section 11.6.1); none if there is nothing to show.
@@ -216,8 +304,7 @@ impl<'a> Registry<'a> {
             };
         }
         let realm = parameter(parameters, "realm").filter(|_| scheme.eq_ignore_ascii_case("bearer"));
-        // What is kept for the registry goes nowhere in the open.
-        let realm = realm.filter(|realm| self.plain || realm.starts_with("https://")).ok_or_else(refused)?;
+        let realm = realm.filter(|realm| self.may_be_shown(realm)).ok_or_else(refused)?;
         let service = parameter(parameters, "service").unwrap_or_default();
         let scope = parameter(parameters, "scope")
             .unwrap_or_else(|| format!("repository:{}:pull", self.reference.repository));
@@ -241,17 +328,21 @@ impl<'a> Registry<'a> {
         if answer.status() != 200 {
             return Ok(None);
         }
-        let token: Token = serde_json::from_reader(answer.into_body().into_reader().take(MAX_DOCUMENT))
-            .map_err(|_| refused())?;
+        let token: Token =
+            serde_json::from_slice(&self.read_document(answer, &realm)?).map_err(|_| refused())?;
         let token = token.token.or(token.access_token).ok_or_else(refused)?;
         Ok(Some(format!("Bearer {token}")))
     }
 
     fn get_document(&self, path: &str, what: &str) -> Result<Vec<u8>, RegistryError> {
         let answer = self.get(path, what)?;
+        self.read_document(answer, &format!("{}/{path}", self.base))
+    }
+
+    fn read_document(&self, answer: Response<Body>, url: &str) -> Result<Vec<u8>, RegistryError> {
         let mut bytes = Vec::new();
         let read = answer.into_body().into_reader().take(MAX_DOCUMENT).read_to_end(&mut bytes);
-        read.map_err(|source| self.http(&format!("{}/{path}", self.base), source.into()))?;
+        read.map_err(|source| self.broken_off(url, source))?;
         Ok(bytes)
     }
 }
@@ -301,7 +392,7 @@ impl Blobs for Registry<'_> {
                 written = file.write_all(piece);
             }
         });
-        read.map_err(|source| self.http(&format!("{}/{url}", self.base), source.into()))?;
+        read.map_err(|source| self.broken_off(&format!("{}/{url}", self.base), source))?;
         written.map_err(write)?;
         if found != descriptor.size {
             return Err(ImportError::Size { what, expected: descriptor.size, found });
@@ -310,6 +401,20 @@ impl Blobs for Registry<'_> {
         std::fs::rename(&part, &path).map_err(write)?;
         Ok(path)
     }
+}
+
+fn agent(tls: &TlsConfig, plain: bool, patience: Duration) -> Agent {
+    Agent::config_builder()
+        .http_status_as_error(false)
+        .https_only(!plain)
+        .timeout_connect(Some(CONNECT))
+        .timeout_recv_response(Some(patience))
+        .timeout_per_read(Some(patience))
+        .timeout_per_write(Some(patience))
+        .user_agent(concat!("bootfabric/", env!("CARGO_PKG_VERSION")))
+        .tls_config(tls.clone())
+        .build()
+        .into()
 }
 
 /// The value of a parameter of a challenge: `name="value"`, with commas between them.
@@ -326,19 +431,6 @@ fn parameter(parameters: &str, name: &str) -> Option<String> {
         }
         rest = next;
     }
-}
-
-/// What the system trusts.
-fn certificates() -> Result<Vec<Certificate<'static>>, RegistryError> {
-    let own = std::env::var_os("SSL_CERT_FILE").map(PathBuf::from);
-    let path = own.into_iter().chain(CERTIFICATES.iter().map(PathBuf::from));
-    let bytes =
-        path.filter_map(|path| std::fs::read(path).ok()).next().ok_or(RegistryError::NoCertificates)?;
-    let items = parse_pem(&bytes).filter_map(|item| match item {
-        Ok(PemItem::Certificate(certificate)) => Some(certificate),
-        _ => None,
-    });
-    Ok(items.collect())
 }
 
 #[cfg(test)]

@@ -92,3 +92,101 @@ fn what_is_kept_for_a_registry_is_not_sent_in_the_open() {
     let error = registry.authorize("Bearer realm=\"http://registry.example.org/token\"").unwrap_err();
     assert!(matches!(error, RegistryError::Challenge { .. }), "{error}");
 }
+
+/// The registry `host`, which is given up after a moment, and a layer of it that it says has 7 bytes.
+fn impatient<'a>(host: &str, scratch: &'a Path) -> (Registry<'a>, Descriptor) {
+    let reference: Reference = format!("{host}/a").parse().unwrap();
+    let mut registry = Registry::new(reference, None, false, scratch).unwrap();
+    registry.patience = Duration::from_millis(300);
+    registry.agent = agent(registry.agent.config().tls_config(), registry.plain, registry.patience);
+    let layer = serde_json::json!({ "digest": sha256(b"a layer"), "size": 7 });
+    (registry, serde_json::from_value(layer).unwrap())
+}
+
+/// A server that says `words` to each who asks and then nothing, as long as they stay.
+fn silent(words: &'static str) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let host = listener.local_addr().unwrap().to_string();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().map(Result::unwrap) {
+            (&stream).write_all(words.as_bytes()).unwrap();
+            drop(io::copy(&mut &stream, &mut io::sink()));
+        }
+    });
+    host
+}
+
+#[test]
+fn a_registry_that_falls_silent_is_given_up() {
+    let dir = tempfile::TempDir::new().unwrap();
+    for words in ["", "HTTP/1.1 200 OK\r\nContent-", "HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\na la"] {
+        let (registry, layer) = impatient(&silent(words), dir.path());
+        for error in
+            [registry.layer(&layer, &Silent).unwrap_err(), registry.document(&layer, "manifest").unwrap_err()]
+        {
+            let told = error.to_string();
+            assert!(told.contains("silent for 0.3 s") && told.contains("try again"), "{words:?}: {told}");
+        }
+    }
+}
+
+#[test]
+fn a_registry_that_ends_before_its_answer_does_is_told_so() {
+    let dir = tempfile::TempDir::new().unwrap();
+    let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\na la\r\n";
+    for cut in ["HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\na la", chunked] {
+        let (host, served) = server(|_| vec![cut.to_owned(), cut.to_owned()]);
+        let (registry, layer) = impatient(&host, dir.path());
+        let of_layer = registry.layer(&layer, &Silent).unwrap_err().to_string();
+        let of_document = registry.document(&layer, "manifest").unwrap_err().to_string();
+        for told in [of_layer, of_document] {
+            assert!(told.contains("breaks off") && told.contains("try again"), "{told}");
+        }
+        served.join().unwrap();
+    }
+}
+
+#[test]
+fn what_is_elsewhere_is_got_there_without_what_the_registry_was_shown() {
+    let (elsewhere, got) = server(|_| vec![answer("200 OK", "", "a layer")]);
+    let redirect = answer("307 Temporary Redirect", &format!("Location: http://{elsewhere}/x?y\r\n"), "");
+    let (host, asked) =
+        server(|_| vec![answer("401 Unauthorized", "WWW-Authenticate: Basic\r\n", ""), redirect]);
+    let dir = tempfile::TempDir::new().unwrap();
+    let (mut registry, layer) = impatient(&host, dir.path());
+    registry.credentials = Some(Credentials::Basic("dTpw".into()));
+    let path = registry.layer(&layer, &Silent).unwrap();
+    assert_eq!(std::fs::read(path).unwrap(), b"a layer");
+    assert!(asked.join().unwrap()[1].ends_with("[Basic dTpw]"));
+    assert_eq!(got.join().unwrap(), ["GET /x?y HTTP/1.1"]);
+}
+
+#[test]
+fn redirects_that_lead_nowhere_end() {
+    let dir = tempfile::TempDir::new().unwrap();
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    for (to, times) in [(format!("https://{closed}/x"), 1), ("/v2/".to_owned(), 11)] {
+        let redirect = answer("307 Temporary Redirect", &format!("Location: {to}\r\n"), "");
+        let (host, served) = server(|_| vec![redirect; times]);
+        let (registry, layer) = impatient(&host, dir.path());
+        let error = registry.layer(&layer, &Silent).unwrap_err();
+        assert!(matches!(error, ImportError::Registry(RegistryError::Http { .. })), "{to}: {error:?}");
+        served.join().unwrap();
+    }
+}
+
+#[test]
+fn challenges_that_make_no_sense_are_repeated() {
+    let dir = tempfile::TempDir::new().unwrap();
+    let realms =
+        ["", "/token", "no address", "ftp://127.0.0.1/", "http://localhost@registry.example.org/token"];
+    let challenges = realms.map(|realm| format!("Bearer realm=\"{realm}\""));
+    for challenge in challenges.into_iter().chain(["Digest x".into(), "Bearer".into(), String::new()]) {
+        let refusal = answer("401 Unauthorized", &format!("WWW-Authenticate: {challenge}\r\n"), "");
+        let (host, served) = server(|_| vec![refusal]);
+        let (registry, layer) = impatient(&host, dir.path());
+        let told = registry.layer(&layer, &Silent).unwrap_err().to_string();
+        assert!(told.contains(&format!("wants `{challenge}`, which cannot be done")), "{told}");
+        served.join().unwrap();
+    }
+}

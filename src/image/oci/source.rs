@@ -121,18 +121,15 @@ impl Reference {
     pub(super) fn server(&self) -> &str {
         if self.host == DOCKER_HUB.0 { DOCKER_HUB.1 } else { &self.host }
     }
+}
 
-    /// Whether the registry is on this machine, where nobody listens in.
-    pub(super) fn is_local(&self) -> bool {
-        let name = self
-            .host
-            .rsplit_once(':')
-            .filter(|(_, port)| !port.contains(']'))
-            .map_or(&*self.host, |(name, _)| name);
-        name == "localhost"
-            || name == "[::1]"
-            || name.parse().is_ok_and(|ip: std::net::Ipv4Addr| ip.is_loopback())
-    }
+/// Whether `host`, which may have a port, is this machine, where nobody listens in.
+pub(super) fn is_local(host: &str) -> bool {
+    let with_port = host.rsplit_once(':').filter(|(_, port)| !port.contains(']'));
+    let name = with_port.map_or(host, |(name, _)| name);
+    name == "localhost"
+        || name == "[::1]"
+        || name.parse().is_ok_and(|ip: std::net::Ipv4Addr| ip.is_loopback())
 }
 
 impl FromStr for Reference {

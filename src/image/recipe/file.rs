@@ -7,7 +7,9 @@ use std::path::Path;
 
 use serde::Deserialize;
 use toml::Spanned;
+use toml::value::Datetime;
 
+use super::date;
 use super::{Content, PlacedFile, Problem, Recipe, RecipeError};
 
 /// Largest recipe that is read, in bytes.
@@ -33,6 +35,7 @@ struct Written {
     components: Vec<Spanned<String>>,
     keyring: Option<Spanned<String>>,
     variant: Option<Spanned<String>>,
+    date: Option<Spanned<Datetime>>,
     #[serde(default)]
     packages: Vec<Spanned<String>>,
     kernel: Option<Spanned<String>>,
@@ -111,6 +114,7 @@ impl Checker<'_> {
             components,
             keyring,
             variant,
+            date,
             packages,
             kernel,
             files,
@@ -134,6 +138,7 @@ impl Checker<'_> {
             components: self.words(components, "a part of an archive such as main", word),
             keyring: keyring.and_then(|keyring| self.existing(&keyring)),
             variant: variant.unwrap_or_else(|| USUAL_VARIANT.to_owned()),
+            date: date.and_then(|date| self.date(&date)),
             packages: self.words(packages, "the name of a package", package),
             kernel: kernel.map(|kernel| self.word(kernel, "the name of a package", package)),
             files: self.files(files),
@@ -168,6 +173,16 @@ impl Checker<'_> {
             }
         }
         mirrors
+    }
+
+    fn date(&mut self, date: &Spanned<Datetime>) -> Option<i64> {
+        let seconds = date::seconds(date.get_ref());
+        if seconds.is_none() {
+            let why =
+                "is neither a date such as 2026-01-31 nor a time such as 2026-01-31T12:00:00Z, since 1970";
+            self.problem(date.span(), format!("`{}` {why}", date.get_ref()));
+        }
+        seconds
     }
 
     /// The path of a file of this machine that must be there.

@@ -13,6 +13,7 @@ suite = "bookworm"
 mirror = ["http://deb.debian.org/debian", "deb http://security.debian.org/debian-security bookworm-security main"]
 components = ["main", "non-free-firmware"]
 variant = "important"
+date = 1970-01-02
 packages = ["systemd-sysv", "openssh-server", "g++-12"]
 kernel = "linux-image-cloud-amd64"
 commands = ["useradd -m admin", "systemctl enable ssh"]
@@ -35,6 +36,7 @@ fn a_whole_recipe_is_understood() {
     assert_eq!((recipe.suite.as_str(), recipe.variant.as_str()), ("bookworm", "important"));
     assert_eq!((recipe.mirrors.len(), recipe.components.len(), recipe.packages.len()), (2, 2, 3));
     assert_eq!(recipe.kernel.as_deref(), Some("linux-image-cloud-amd64"));
+    assert_eq!(recipe.date, Some(86400));
     let [first, second] = recipe.files.as_slice() else { panic!("{recipe:?}") };
     assert_eq!((first.mode, first.owner.as_deref()), (0o644, None));
     assert_eq!((second.mode, second.owner.as_deref()), (0o4755, Some("games:1000")));
@@ -58,6 +60,7 @@ fn what_is_wrong_is_named_with_its_line() {
     for (text, line, words) in [
         ("suite = 'x'\npakages = []", 2, "unknown field `pakages`"),
         ("packages = []", 1, "missing field `suite`"),
+        ("suite = 'x'\ndate = 2026-01-31T12:00:00", 2, "`2026-01-31T12:00:00` is neither a date"),
         ("suite = 'x'\n[[files]]\npath = '/x'\nuser = 'y'", 4, "unknown field `user`"),
         ("suite = 5", 1, "invalid type"),
         ("suite = '--help'", 1, "is not a suite"),

@@ -19,8 +19,11 @@ use crate::image::tool::{DPKG_DEB, MMDEBSTRAP, ToolError};
 /// apt's own directory.
 const APT: &str = "/etc/apt";
 
-/// Variables that reach `mmdebstrap`: ways to archives, and the time that files made now are to have.
-const PASSED: [&str; 4] = ["http_proxy", "https_proxy", "no_proxy", "SOURCE_DATE_EPOCH"];
+/// Variables that reach `mmdebstrap`: ways to archives.
+const PASSED: [&str; 3] = ["http_proxy", "https_proxy", "no_proxy"];
+
+/// What `mmdebstrap` and the programs that it runs take for the time of the build (reproducible-builds.org).
+const EPOCH: &str = "SOURCE_DATE_EPOCH";
 
 /// Lines of a failed run that an error repeats.
 const LAST_LINES: usize = 12;
@@ -48,6 +51,15 @@ done
 cd "$1/bootfabric-kernel"
 apt-get -q -o APT::Sandbox::User=root download $all"#;
 
+/// Fetches and checks what the archive says of itself, and prints when it was published: a line of seconds for each suite.
+const ASK_ARCHIVE: &str = r#"set -eu
+export APT_CONFIG="$MMDEBSTRAP_APT_CONFIG"
+apt-get -q update --error-on=any -o APT::Sandbox::User=root -o Acquire::Languages=none \
+    -o Acquire::IndexTargets::deb::Packages::DefaultEnabled=false >&2
+for file in "$1"/var/lib/apt/lists/*Release; do
+    sed -n 's/^Date: //p' "$file" | head -n 1 | date -u -f - +%s
+done"#;
+
 /// Removes what `mmdebstrap` copied from this machine for the time of the installation, unless it became something else.
 const FORGET_MACHINE: &str = r#"for file in etc/hostname etc/resolv.conf; do
     if [ -f "$1/$file" ] && [ ! -L "$1/$file" ] && cmp -s "/$file" "$1/$file"; then rm "$1/$file"; fi
@@ -73,25 +85,65 @@ pub fn make(recipe: &Recipe, scratch: &Path, progress: &dyn Progress) -> Result<
         root: scratch.join("root.tar"),
         kernel: recipe.kernel.is_some().then(|| scratch.join("kernel")),
     };
-    let mut command = MMDEBSTRAP.command().map_err(tool)?;
+    let mirrors = mirrors(recipe, scratch)?;
+    let epoch = match std::env::var(EPOCH).ok().or(recipe.date.map(|date| date.to_string())) {
+        Some(epoch) => Some(epoch),
+        None => published(recipe, &mirrors, progress).map_err(tool)?,
+    };
+    let mut command = installation(recipe, &made.root, hooks(recipe, scratch)?, mirrors).map_err(tool)?;
+    command.envs(epoch.map(|epoch| (EPOCH, epoch)));
+    run(command, progress).map_err(tool)?;
+    if let Some(kernel) = &made.kernel {
+        unpack_kernel(&scratch.join(KERNEL), kernel)?;
+    }
+    Ok(made)
+}
+
+/// The run that makes the tar `root`.
+fn installation(
+    recipe: &Recipe,
+    root: &Path,
+    hooks: Vec<String>,
+    mirrors: Vec<String>,
+) -> Result<Command, ToolError> {
+    let mut command = mmdebstrap(recipe)?;
+    command.arg(format!("--variant={}", recipe.variant)).arg("--format=tar");
+    command.args(recipe.packages.iter().map(|package| format!("--include={package}")));
+    command.args(hooks.into_iter().map(|hook| format!("--customize-hook={hook}")));
+    command.arg("--").arg(&recipe.suite).arg(root).args(mirrors);
+    Ok(command)
+}
+
+/// The command with what every run of it has.
+fn mmdebstrap(recipe: &Recipe) -> Result<Command, ToolError> {
+    let mut command = MMDEBSTRAP.command()?;
     command.envs(PASSED.iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
     let mode = if nix::unistd::geteuid().is_root() { "root" } else { "unshare" };
-    command.arg(format!("--mode={mode}")).arg(format!("--variant={}", recipe.variant));
-    command.args(["--architectures=amd64", "--format=tar"]);
-    command.args(recipe.packages.iter().map(|package| format!("--include={package}")));
+    command.arg(format!("--mode={mode}")).arg("--architectures=amd64");
     if !recipe.components.is_empty() {
         command.arg(format!("--components={}", recipe.components.join(",")));
     }
     if let Some(keyring) = &recipe.keyring {
         command.arg(option("--keyring=", keyring));
     }
-    command.args(hooks(recipe, scratch)?.into_iter().map(|hook| format!("--customize-hook={hook}")));
-    command.arg("--").arg(&recipe.suite).arg(&made.root).args(mirrors(recipe, scratch)?);
-    run(command, progress).map_err(tool)?;
-    if let Some(kernel) = &made.kernel {
-        unpack_kernel(&scratch.join(KERNEL), kernel)?;
-    }
-    Ok(made)
+    Ok(command)
+}
+
+/// When the archive was last published, in seconds since 1970: the date of two builds from the same packages must be one, and no
+/// package is newer. `None` if the archive does not say.
+fn published(
+    recipe: &Recipe,
+    mirrors: &[String],
+    progress: &dyn Progress,
+) -> Result<Option<String>, ToolError> {
+    let mut command = mmdebstrap(recipe)?;
+    command.args(["--variant=custom", "--format=null", "--skip=update"]);
+    command.arg(format!("--setup-hook=sh -c {} ask-archive \"$1\"", quoted(ASK_ARCHIVE)));
+    command.arg("--").args([&recipe.suite, "/dev/null"]).args(mirrors);
+    command.stdout(Stdio::piped());
+    progress.begin(Step::PackageLists, None);
+    let dates = run(command, progress)?;
+    Ok(dates.lines().filter_map(|line| line.parse::<u64>().ok()).max().map(|date| date.to_string()))
 }
 
 fn option(name: &str, value: &Path) -> std::ffi::OsString {
@@ -193,8 +245,8 @@ fn unpack_kernel(packages: &Path, target: &Path) -> Result<(), RecipeError> {
     Ok(())
 }
 
-/// Runs `command` to its end and tells `progress` the steps that it tells itself.
-fn run(mut command: Command, progress: &dyn Progress) -> Result<(), ToolError> {
+/// Runs `command` to its end and tells `progress` the steps that it tells itself. Returns what it printed if that is wanted, a few lines.
+fn run(mut command: Command, progress: &dyn Progress) -> Result<String, ToolError> {
     command.stderr(Stdio::piped());
     let mut child = command.spawn().map_err(|source| MMDEBSTRAP.io(source))?;
     let (mut last, mut step) = (std::collections::VecDeque::new(), None);
@@ -213,12 +265,12 @@ fn run(mut command: Command, progress: &dyn Progress) -> Result<(), ToolError> {
         }
     }
     progress.end();
-    let status = child.wait().map_err(|source| MMDEBSTRAP.io(source))?;
-    if status.success() {
-        return Ok(());
+    let output = child.wait_with_output().map_err(|source| MMDEBSTRAP.io(source))?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
     let words = last.make_contiguous().join("\n").trim().to_owned();
-    Err(ToolError::Failed { name: MMDEBSTRAP.name(), status, words })
+    Err(ToolError::Failed { name: MMDEBSTRAP.name(), status: output.status, words })
 }
 
 /// The step that `line` of `mmdebstrap` announces.
@@ -247,6 +299,22 @@ mod tests {
             let output = shell.arg("-c").arg(format!("printf %s {}", quoted(text))).output().unwrap();
             assert_eq!(String::from_utf8(output.stdout).unwrap(), text);
         }
+    }
+
+    #[test]
+    fn a_recipe_for_ubuntu_says_so_to_mmdebstrap() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("ubuntu.gpg"), "keys").unwrap();
+        let text = "suite = 'noble'\nkeyring = 'ubuntu.gpg'\ncomponents = ['main', 'universe']\npackages = ['htop', 'vim']";
+        let recipe = Recipe::parse(text, dir.path()).unwrap();
+        // Where the machine has no sources for it: mmdebstrap knows Ubuntu's mirrors.
+        let command = installation(&recipe, Path::new("/out.tar"), Vec::new(), Vec::new()).unwrap();
+        let given: Vec<_> = command.get_args().map(|arg| arg.to_string_lossy().into_owned()).collect();
+        let keyring = format!("--keyring={}/ubuntu.gpg", dir.path().display());
+        let known = ["--architectures=amd64", "--components=main,universe", &keyring, "--variant=minbase"];
+        assert_eq!(given[1..5], known);
+        let rest = ["--format=tar", "--include=htop", "--include=vim", "--", "noble", "/out.tar"];
+        assert_eq!(given[5..], rest);
     }
 
     #[test]

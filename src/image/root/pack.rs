@@ -2,12 +2,12 @@
 
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
-use std::process::{ChildStdin, Stdio};
+use std::process::{ChildStdin, Command, Stdio};
 use std::time::{Duration, SystemTime};
 
 use super::RootError;
 use crate::image::tar::{END, padding};
-use crate::image::tool::MKSQUASHFS;
+use crate::image::tool::{MKSQUASHFS, ToolError, UNSHARE};
 
 /// How the squashfs is made. Blocks of 128 KiB, each compressed by itself, and no small files packed together
 /// (`-no-fragments`): what did not change between two versions of a root then has the same bytes in both. Measured on a
@@ -102,6 +102,17 @@ fn wait_for_clock(newest: u32) {
     }
 }
 
+/// The command, run as root: of a tar, `mksquashfs` gives the root directory to whoever runs it, whatever its options say
+/// (seen with 4.5). Others are root in a user namespace.
+fn mksquashfs() -> Result<Command, ToolError> {
+    if nix::unistd::geteuid().is_root() {
+        return MKSQUASHFS.command();
+    }
+    let mut command = UNSHARE.command()?;
+    command.args(["--user", "--map-root-user", "--"]).arg(MKSQUASHFS.find()?);
+    Ok(command)
+}
+
 /// Makes the squashfs `out` from the members that `write` writes. Nothing in it is dated later than `newest`, which is also
 /// the date of the whole.
 pub(super) fn squashfs(
@@ -109,7 +120,7 @@ pub(super) fn squashfs(
     newest: u32,
     write: impl FnOnce(&mut Stream) -> Result<(), RootError>,
 ) -> Result<(), RootError> {
-    let mut command = MKSQUASHFS.command()?;
+    let mut command = mksquashfs()?;
     command.arg("-").arg(out).args(OPTIONS).stdin(Stdio::piped());
     // Options for times do not reach the root directory of a tar; this does.
     wait_for_clock(newest);
