@@ -7,6 +7,7 @@ pub mod bind;
 #[cfg(test)]
 mod damage;
 pub mod dhcp;
+mod ending;
 pub mod files;
 pub mod http;
 pub mod ra;

@@ -25,6 +25,7 @@ use super::counters::HttpCounters;
 use super::limits::{Admission, Connections};
 use super::turns::Turns;
 use super::wire::Wire;
+use crate::ending::Ending;
 use crate::files::BootFiles;
 
 /// Pause after a failed `accept`, so that a lasting cause (no file descriptors left) does not spin.
@@ -36,10 +37,7 @@ const ERROR_PAUSE: Duration = Duration::from_millis(50);
 pub struct HttpServer {
     local_addr: SocketAddr,
     counters: Arc<HttpCounters>,
-    drain: Duration,
-    stop: CancellationToken,
-    abort: CancellationToken,
-    task: JoinHandle<()>,
+    ending: Ending<JoinHandle<()>>,
 }
 
 impl HttpServer {
@@ -69,8 +67,8 @@ impl HttpServer {
         });
         let (counters, drain) = (Arc::clone(&shared.counters), shared.config.drain);
         let abort = CancellationToken::new();
-        let task = tokio::spawn(accept(listener, shared, stop.clone(), abort.clone()));
-        Ok(Self { local_addr, counters, drain, stop, abort, task })
+        let ended = tokio::spawn(accept(listener, shared, stop.clone(), abort.clone()));
+        Ok(Self { local_addr, counters, ending: Ending { stop, abort, drain, ended } })
     }
 
     /// The address connections are accepted on.
@@ -88,19 +86,14 @@ impl HttpServer {
     /// Waits until the service has stopped and every connection is closed; once the token is cancelled, for the configured drain
     /// time at most.
     pub async fn stopped(self) {
-        let drain = self.drain;
-        self.stopped_within(drain).await;
+        let drain = self.ending.drain;
+        self.ending.within(drain).await;
     }
 
     /// As [`Self::stopped`], with `drain` as the drain time: where somebody else serves already, nobody waits for the end of
     /// long answers.
-    pub async fn stopped_within(mut self, drain: Duration) {
-        self.stop.cancelled().await;
-        // An error of the task means that the runtime is shutting down, which stops the service as well.
-        if tokio::time::timeout(drain, &mut self.task).await.is_err() {
-            self.abort.cancel();
-            let _ = self.task.await;
-        }
+    pub async fn stopped_within(self, drain: Duration) {
+        self.ending.within(drain).await;
     }
 }
 

@@ -31,6 +31,7 @@ use super::packet::Packet;
 use super::table::{Table, TransferState, Verdict};
 use super::transfer::Job;
 use super::wire::{self, Arrival};
+use crate::ending::Ending;
 use crate::files::BootFiles;
 
 /// Longest request looked at: RFC 2347 allows 512 bytes, option lists of real clients are far shorter.
@@ -47,10 +48,7 @@ const READERS: usize = 4;
 pub struct TftpServer {
     local_addr: SocketAddr,
     counters: Arc<TftpCounters>,
-    drain: Duration,
-    stop: CancellationToken,
-    abort: CancellationToken,
-    ended: oneshot::Receiver<()>,
+    ending: Ending<oneshot::Receiver<()>>,
 }
 
 impl TftpServer {
@@ -95,7 +93,7 @@ impl TftpServer {
             // Nobody waits where the server was dropped.
             let _ = end.send(());
         })?;
-        Ok(Self { local_addr, counters, drain, stop, abort, ended })
+        Ok(Self { local_addr, counters, ending: Ending { stop, abort, drain, ended } })
     }
 
     /// The address requests are received on.
@@ -113,18 +111,13 @@ impl TftpServer {
     /// Waits until the service has stopped and every transfer is over; once the token is cancelled, for the configured drain time
     /// at most.
     pub async fn stopped(self) {
-        let drain = self.drain;
-        self.stopped_within(drain).await;
+        let drain = self.ending.drain;
+        self.ending.within(drain).await;
     }
 
     /// As [`Self::stopped`], with `drain` as the drain time.
-    pub async fn stopped_within(mut self, drain: Duration) {
-        self.stop.cancelled().await;
-        // An error of the channel means that the thread is gone already.
-        if tokio::time::timeout(drain, &mut self.ended).await.is_err() {
-            self.abort.cancel();
-            let _ = self.ended.await;
-        }
+    pub async fn stopped_within(self, drain: Duration) {
+        self.ending.within(drain).await;
     }
 }
 
