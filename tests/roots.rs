@@ -90,6 +90,15 @@ fn tmpfs_is_unpacked_and_the_blob_given_back() -> anyhow::Result<()> {
     boots("tmpfs", Boot::Bios, "tmpfs", |bench, machine| unpacked(bench, machine, "bootfabric / tmpfs"))
 }
 
+/// With the firmware that the tests above leave out.
+#[test]
+#[ignore = "soak: three more boots of a Debian"]
+fn each_mode_boots_with_the_other_firmware() -> anyhow::Result<()> {
+    boots("overlay2", Boot::Uefi, "overlay", |_, _| Ok(()))?;
+    boots("zram2", Boot::Bios, "zram", |bench, machine| unpacked(bench, machine, "/dev/zram[0-9]* / ext4"))?;
+    boots("tmpfs2", Boot::Uefi, "tmpfs", |bench, machine| unpacked(bench, machine, "bootfabric / tmpfs"))
+}
+
 fn unpacked(bench: &Debian, machine: &MachineNode, mounted: &str) -> anyhow::Result<()> {
     bench.ssh(machine, &format!("grep -q '^{mounted}' /proc/mounts"))?;
     machine.wait_for("root-dropped")?;

@@ -209,6 +209,14 @@ pub(super) fn drivers(boot: &mut Boot, _: Duration) -> Result<String, PhaseError
     Ok(format!("for {kind}, while the root comes"))
 }
 
+/// Lets go of what there is of a root, and of the memory that it takes.
+pub(super) fn leave(boot: &mut Boot) -> Result<(), PhaseError> {
+    unmount(&[SYSROOT, UPPER, LOWER])?;
+    boot.root = None;
+    boot.zram = None;
+    Ok(())
+}
+
 /// Unpacks the root where the mode wants it, and lets the blob go as far as it is not kept for others.
 pub(super) fn unpack(boot: &mut Boot, deadline: Duration) -> Result<String, PhaseError> {
     if boot.is_local() {
