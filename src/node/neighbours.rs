@@ -112,6 +112,10 @@ async fn tell_of_peers(node: Join) {
     };
     loop {
         match events.recv().await {
+            Ok(ExchangeEvent::Unheld { blob, chunks }) => {
+                tracing::info!(%blob, chunks, "no neighbour holds what is missing: more are looked for");
+                node.swarm.more_peers().await;
+            }
             Ok(event) => {
                 if let Some(told) = of_peer(event, address) {
                     node.events.emit(told);

@@ -15,8 +15,11 @@
 //! | `peer`, `rate`, `bans` | how fast a neighbour is and whether it may be asked |
 //! | `picker`, `fetch`, `schedule` | which cell, what is under way, which neighbour |
 //! | `imports` | what has to come from other racks, and who of ours fetches it |
+//! | `lot` | an order among nodes that nobody has to tell |
 //! | `governor`, `announce` | the seeder in a flash crowd; when to tell of new cells |
 //! | `share` | what a node keeps that need not hold the whole blob |
+//! | `seek` | when other neighbours are needed |
+//! | `report` | what a core tells of itself |
 
 mod announce;
 mod bans;
@@ -26,12 +29,15 @@ mod governor;
 pub mod grid;
 mod imports;
 mod incoming;
+mod lot;
 mod peer;
 mod picker;
 mod rate;
+mod report;
 mod requests;
 pub(crate) mod rng;
 mod schedule;
+mod seek;
 mod share;
 mod spread;
 pub(crate) mod time;
@@ -57,6 +63,7 @@ use fetch::{Fetch, Flight};
 use grid::Grid;
 use peer::{Peer, Slot, Standing};
 use rate::Rate;
+pub use report::{BlobReport, PeerReport};
 pub use requests::Failure;
 use rng::Rng;
 pub use share::{Review, ShareReport};
@@ -183,7 +190,7 @@ impl Core {
     /// Tells the core by what key its neighbours know this node: those of one rack take turns by their keys. Without it the turns
     /// are random, and more is imported twice.
     pub fn known_as(&mut self, key: PeerKey) {
-        self.name = imports::name(key);
+        self.name = lot::name(key);
     }
 
     /// The next thing to do.
@@ -324,6 +331,7 @@ impl Core {
     /// Time has passed: gives up what is late, announces what is due, asks where it can.
     pub fn tick(&mut self, now: Time) {
         self.expire(now);
+        self.seek(now);
         let ids: Vec<BlobId> = self.blobs.keys().copied().collect();
         for id in ids {
             self.spread(now, id);
@@ -336,7 +344,8 @@ impl Core {
     pub fn deadline(&self) -> Option<Time> {
         let blobs =
             self.blobs.values().flat_map(|blob| [blob.announcer.deadline(), blob.governor.deadline()]);
-        blobs.flatten().chain(self.request_deadline()).chain(self.import_deadline()).min()
+        let fetches = self.request_deadline().into_iter().chain(self.seek_deadline());
+        blobs.flatten().chain(fetches).chain(self.import_deadline()).min()
     }
 
     /// Whether the whole blob is held here, as far as was reported.
@@ -357,45 +366,10 @@ impl Core {
         self.blobs.get(blob).map_or(0, |blob| blob.held)
     }
 
-    /// What was fetched from each neighbour, over all blobs.
-    #[must_use]
-    pub fn peer_reports(&self) -> Vec<PeerReport> {
-        let report = |peer: &Peer| PeerReport {
-            peer: peer.key,
-            bytes: peer.fetched,
-            requests: peer.answered,
-            rate: peer.rate.per_second(),
-            in_flight: peer.requests,
-            offences: peer.offences(),
-            banned: peer.standing == Standing::Banned,
-        };
-        self.peers.values().map(report).collect()
-    }
-
     /// The neighbours that are not asked any more, present or not, and why.
     #[must_use]
     pub fn bans(&self) -> BTreeMap<PeerKey, Ban> {
         self.bans.all()
-    }
-
-    /// What is held and known of each blob.
-    #[must_use]
-    pub fn blob_reports(&self) -> Vec<BlobReport> {
-        self.blobs.keys().filter_map(|id| self.blob_report(id)).collect()
-    }
-
-    /// What is held and known of one blob.
-    #[must_use]
-    pub fn blob_report(&self, id: &BlobId) -> Option<BlobReport> {
-        let blob = self.blobs.get(id)?;
-        Some(BlobReport {
-            blob: *id,
-            size: blob.grid.size(),
-            held: blob.held,
-            fetching: blob.fetch.as_ref().map(|fetch| fetch.priority),
-            peers: blob.views.values().filter(|view| view.have.count() > 0).count(),
-            rate: self.rate.per_second(),
-        })
     }
 
     /// Says again all that `key` should know, after messages to it were lost.
@@ -421,40 +395,4 @@ impl Core {
     fn event(&mut self, event: ExchangeEvent) {
         self.outputs.push_back(Output::Event(event));
     }
-}
-
-/// What one neighbour has given.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PeerReport {
-    /// The neighbour.
-    pub peer: PeerKey,
-    /// Verified bytes fetched from it.
-    pub bytes: u64,
-    /// Requests that it answered.
-    pub requests: u64,
-    /// Bytes per second while busy, once measured.
-    pub rate: Option<u64>,
-    /// Requests under way.
-    pub in_flight: u32,
-    /// Broken promises and malformed messages.
-    pub offences: u32,
-    /// It is not asked any more.
-    pub banned: bool,
-}
-
-/// What is held of one blob.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BlobReport {
-    /// The blob.
-    pub blob: BlobId,
-    /// Its bytes.
-    pub size: u64,
-    /// Verified bytes held here.
-    pub held: u64,
-    /// The priority of the fetch, if one runs.
-    pub fetching: Option<Priority>,
-    /// Neighbours that hold a part of it.
-    pub peers: usize,
-    /// Bytes per second that come in, over all blobs.
-    pub rate: Option<u64>,
 }

@@ -64,6 +64,14 @@ pub enum ExchangeEvent {
         /// What made it change, in words.
         why: String,
     },
+    /// Nothing of a blob comes any more, and no neighbour holds some of what is missing: others should be looked for. Said again
+    /// every 2 s for as long as it is so.
+    Unheld {
+        /// The blob.
+        blob: BlobId,
+        /// Chunks that are missing here and that no neighbour holds.
+        chunks: u32,
+    },
     /// Every chunk is held and verified.
     BlobComplete {
         /// The blob.

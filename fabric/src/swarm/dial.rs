@@ -17,6 +17,12 @@ use crate::id::{Hash, NodeId};
 /// Neighbours wanted. With 32 of them rarest-first is within 10 % of the optimum (simulated), and up to 33 nodes form a
 /// full mesh.
 pub(crate) const TARGET_DEGREE: usize = 32;
+/// Neighbours wanted at most while content is looked for that none of them holds: every node takes up to 160 connections.
+const MOST_SOUGHT: usize = 128;
+/// How many more are dialled at a time then.
+const SOUGHT: usize = 16;
+/// How long more are wanted: the next look is due long before.
+const SEEKING: Duration = Duration::from_secs(10);
 /// Addresses kept: those of every member that the view can hold would be too many to try.
 pub(crate) const MAX_ADDRESSES: usize = 1024;
 /// First peers accepted: a boot script names a handful.
@@ -70,6 +76,8 @@ struct Address {
 pub(crate) struct DialPolicy {
     me: NodeId,
     target: usize,
+    /// More neighbours than the target are wanted, and until when.
+    sought: Option<(usize, Instant)>,
     addresses: HashMap<SocketAddr, Address>,
     connected: HashSet<NodeId>,
     /// Who dialled us and has not greeted us yet.
@@ -78,7 +86,8 @@ pub(crate) struct DialPolicy {
 
 impl DialPolicy {
     pub(crate) fn new(me: NodeId, target: usize) -> Self {
-        Self { me, target, addresses: HashMap::new(), connected: HashSet::new(), arriving: HashSet::new() }
+        let addresses = HashMap::new();
+        Self { me, target, sought: None, addresses, connected: HashSet::new(), arriving: HashSet::new() }
     }
 
     /// Learns an address. Old news changes nothing but whose address it is.
@@ -196,8 +205,14 @@ impl DialPolicy {
         }
     }
 
+    /// Those connected are not enough: some more are wanted for a while. They stay when they have come.
+    pub(crate) fn seek(&mut self, now: Instant) {
+        self.sought = Some(((self.connected.len() + SOUGHT).min(MOST_SOUGHT), now + SEEKING));
+    }
+
     /// The addresses to dial now; each counts as under way until its outcome is told.
     pub(crate) fn poll(&mut self, now: Instant) -> Vec<SocketAddr> {
+        self.sought = self.sought.filter(|&(_, until)| until > now);
         let (mut wanted, mut room) = (self.wanted(), self.room());
         let mut due: Vec<_> = self.candidates().filter(|(_, address)| address.not_before <= now).collect();
         due.sort_by_cached_key(|(at, address)| self.order(**at, address));
@@ -241,7 +256,8 @@ impl DialPolicy {
     }
 
     fn wanted(&self) -> usize {
-        self.target.saturating_sub(self.connected.len() + self.dialing())
+        let sought = self.sought.map_or(0, |(sought, _)| sought);
+        self.target.max(sought).saturating_sub(self.connected.len() + self.dialing())
     }
 
     fn candidates(&self) -> impl Iterator<Item = (&SocketAddr, &Address)> {
@@ -289,148 +305,4 @@ impl Room {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn node(n: u8) -> NodeId {
-        NodeId(Hash::from_bytes([n; 32]))
-    }
-
-    fn at(n: u16) -> SocketAddr {
-        ([10, 0, 0, 1], n).into()
-    }
-
-    #[test]
-    fn first_peers_are_dialled_at_once_and_again_with_growing_pauses() {
-        let now = Instant::now();
-        let mut policy = DialPolicy::new(node(5), 32);
-        policy.learn(at(1), Source::First, now);
-        assert_eq!(policy.poll(now), [at(1)]);
-        assert_eq!((policy.poll(now), policy.next_deadline()), (vec![], None));
-        let mut last = now;
-        for failures in 0..20u32 {
-            policy.failed(at(1), last);
-            let next = policy.next_deadline().unwrap();
-            assert_eq!(next - last, (BACK_OFF * (1 << failures.min(10))).min(LONGEST_BACK_OFF));
-            assert_eq!(policy.poll(next), [at(1)]);
-            last = next;
-        }
-    }
-
-    #[test]
-    fn the_newcomer_dials_and_who_hears_of_it_yields() {
-        let now = Instant::now();
-        let mut policy = DialPolicy::new(node(5), 32);
-        policy.learn(at(3), Source::Listed(node(3)), now);
-        policy.learn(at(4), Source::Heard(node(4)), now);
-        policy.learn(at(6), Source::Heard(node(6)), now);
-        policy.learn(at(5), Source::Heard(node(5)), now);
-        policy.learn(at(7), Source::Heard(node(7)), now);
-        policy.learn(at(7), Source::Listed(node(7)), now);
-        policy.learn(at(8), Source::Heard(node(8)), now);
-        policy.arriving(node(8));
-        let mut first = policy.poll(now);
-        first.sort();
-        assert_eq!(first, [at(3), at(7)]);
-        assert_eq!(policy.poll(now + YIELD), [at(6)]);
-        policy.left(node(8));
-        assert_eq!(policy.poll(now + YIELD), [at(8)]);
-        assert_eq!(policy.poll(now + 2 * YIELD), [at(4)]);
-        policy.connected(node(4), None);
-        policy.failed(at(4), now);
-        assert_eq!(policy.poll(now + Duration::from_secs(99)), []);
-    }
-
-    #[test]
-    fn the_target_bounds_connections_and_one_node_is_dialled_at_one_address_only() {
-        let now = Instant::now();
-        let mut policy = DialPolicy::new(node(0), 3);
-        for n in 1..20 {
-            policy.learn(at(n), Source::Listed(node(1 + u8::try_from(n).unwrap())), now);
-        }
-        let dialled = policy.poll(now);
-        assert_eq!(dialled.len(), 3);
-        for at in &dialled {
-            policy.connected(node(1 + u8::try_from(at.port()).unwrap()), Some(*at));
-        }
-        assert_eq!((policy.poll(now), policy.next_deadline()), (vec![], None));
-        policy.disconnected(node(1 + u8::try_from(dialled[0].port()).unwrap()), false, now);
-        assert_eq!(policy.poll(now).len(), 1);
-    }
-
-    #[test]
-    fn our_own_and_foreign_addresses_are_left_alone_and_dead_gossip_is_forgotten() {
-        let now = Instant::now();
-        let mut policy = DialPolicy::new(node(0), 32);
-        policy.learn(at(1), Source::First, now);
-        policy.learn(at(2), Source::Stranger(node(9)), now);
-        assert_eq!(policy.poll(now).len(), 2);
-        policy.ourselves(at(1));
-        policy.foreign(at(2), now);
-        assert_eq!(policy.poll(now + FOREIGN_PAUSE / 2), []);
-        assert_eq!(policy.poll(now + FOREIGN_PAUSE), [at(2)]);
-        for _ in 0..MAX_FAILURES {
-            policy.failed(at(2), now);
-        }
-        assert_eq!(policy.poll(now + FOREIGN_PAUSE * 2), []);
-        assert_eq!(policy.addresses.len(), 1);
-    }
-
-    #[test]
-    fn who_was_told_to_wait_goes_on_asking_and_who_was_admitted_is_dialled_at_once() {
-        let now = Instant::now();
-        let mut policy = DialPolicy::new(node(5), 32);
-        policy.learn(at(1), Source::Stranger(node(1)), now);
-        let mut time = now + YIELD;
-        for _ in 0..2 * MAX_FAILURES {
-            assert_eq!(policy.poll(time), [at(1)]);
-            policy.waits(at(1), time);
-            policy.failed(at(1), time);
-            time += WAIT;
-        }
-        policy.hurry(at(1), node(1), time);
-        policy.hurry(at(2), node(2), time);
-        assert_eq!(policy.poll(time).len(), 2);
-    }
-
-    #[test]
-    fn strangers_are_dialled_whatever_the_degree() {
-        let now = Instant::now();
-        let mut policy = DialPolicy::new(node(0), 1);
-        policy.connected(node(1), None);
-        policy.learn(at(2), Source::Listed(node(2)), now);
-        policy.learn(at(3), Source::Stranger(node(3)), now);
-        assert_eq!(policy.next_deadline(), Some(now));
-        assert_eq!((policy.poll(now), policy.next_deadline()), (vec![at(3)], None));
-    }
-
-    #[test]
-    fn dead_addresses_leave_room_for_new_ones_and_the_deadline_agrees() {
-        let now = Instant::now();
-        let mut policy = DialPolicy::new(node(0), 32);
-        for n in 1..30 {
-            policy.learn(at(n), Source::First, now);
-        }
-        for _ in 0..4 {
-            for at in policy.poll(now) {
-                policy.failed(at, now);
-            }
-        }
-        let later = now + LONGEST_BACK_OFF;
-        assert_eq!(policy.poll(later).len(), MAX_RETRYING);
-        assert_eq!((policy.poll(later), policy.next_deadline()), (vec![], None));
-        policy.learn(at(99), Source::Listed(node(99)), later);
-        assert_eq!(policy.next_deadline(), Some(later));
-        assert_eq!((policy.poll(later), policy.next_deadline()), (vec![at(99)], None));
-    }
-
-    #[test]
-    fn addresses_are_bounded() {
-        let now = Instant::now();
-        let mut policy = DialPolicy::new(node(0), 32);
-        for n in 0..u16::MAX {
-            policy.learn(at(n), Source::First, now);
-        }
-        assert_eq!(policy.addresses.len(), MAX_ADDRESSES);
-    }
-}
+mod tests;

@@ -78,6 +78,7 @@ pub(super) enum Command {
         reply: oneshot::Sender<Vec<Record>>,
     },
     Dial(SocketAddr),
+    Seek,
     Offence {
         node: NodeId,
         why: &'static str,
@@ -266,6 +267,12 @@ impl SwarmHandle {
     /// Adds a first peer.
     pub async fn dial(&self, address: SocketAddr) {
         let _ = self.commands.send(Command::Dial(address)).await;
+    }
+
+    /// The peers do not hold what this node needs: some more of the members are dialled, beyond the number that is wanted
+    /// otherwise.
+    pub async fn more_peers(&self) {
+        let _ = self.commands.send(Command::Seek).await;
     }
 
     /// From now on answers peers that ask for runs of blobs over the swarm. Only the first reader counts.

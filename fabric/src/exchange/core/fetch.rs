@@ -28,6 +28,8 @@ pub(crate) struct Fetch {
     racing: BTreeMap<u32, u32>,
     /// When bytes last came.
     pub(crate) progress: Time,
+    /// When it was last looked whether the neighbours are enough.
+    pub(crate) sought: Time,
     /// Neighbours that have something of it and may be asked, unless they have to be counted anew.
     pub(crate) givers: Option<u32>,
     /// The neighbours that fetch it too hold more of it than we do, as of when all of them were looked at.
@@ -48,6 +50,7 @@ impl Fetch {
             busy,
             racing: BTreeMap::new(),
             progress: now,
+            sought: now,
             givers: None,
             behind: false,
         }

@@ -13,10 +13,11 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
 
 use super::blob::Blob;
+use super::lot::{self, lot};
 use super::peer::Slot;
 use super::time::{MS, SECOND, Time};
 use super::view::{Side, View};
-use super::{Core, Output, PeerKey};
+use super::{Core, Output};
 use crate::bitfield::Bitfield;
 use crate::exchange::message::{Message, Run};
 use crate::id::BlobId;
@@ -249,7 +250,7 @@ impl Core {
         let fetches = |view: &View| view.side() == Side::Near && view.fetching();
         let mates = blob.views.iter().filter(|(_, view)| fetches(view));
         let mates: Vec<u64> =
-            mates.filter_map(|(slot, _)| peers.get(slot)).map(|peer| self::name(peer.key)).collect();
+            mates.filter_map(|(slot, _)| peers.get(slot)).map(|peer| lot::name(peer.key)).collect();
         let ripened = imports.ripen(now, |cell| {
             let wanted = fetch.missing.has(cell) && !fetch.busy.has(cell);
             let ours = lot(*name, cell);
@@ -281,7 +282,7 @@ impl Core {
     pub(super) fn give_way(&mut self, now: Time, id: BlobId, slot: Slot, run: Run) {
         let (Some(blob), Some(mate)) = (self.blobs.get(&id), self.peers.get(&slot)) else { return };
         let Some(fetch) = blob.fetch.as_ref().filter(|_| !blob.is_far(slot)) else { return };
-        let (cells, mate) = (blob.grid.cells_of(run.chunks()), name(mate.key));
+        let (cells, mate) = (blob.grid.cells_of(run.chunks()), lot::name(mate.key));
         if !cells.clone().any(|cell| fetch.busy.has(cell)) {
             return;
         }
@@ -309,19 +310,4 @@ fn add(counts: &mut [u16], cell: u32, more: i16) -> Option<u16> {
     let count = counts.get_mut(cell as usize)?;
     *count = count.saturating_add_signed(more);
     Some(*count)
-}
-
-/// A node's name in the lots.
-pub(crate) fn name(key: PeerKey) -> u64 {
-    let [a, b, c, d, e, f, g, h, ..] = *key.0.as_bytes();
-    u64::from_be_bytes([a, b, c, d, e, f, g, h])
-}
-
-/// The place of a node in the order of those that may import a cell: lower comes first.
-pub(crate) fn lot(name: u64, cell: u32) -> u64 {
-    // The finisher of SplitMix64 (Steele, Lea, Flood, OOPSLA 2014).
-    let mut z = name ^ u64::from(cell).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
 }

@@ -22,7 +22,7 @@ use super::super::message::{Message, Run};
 use super::blob::Blob;
 use super::fetch::Fetch;
 use super::grid::{Grid, run};
-use super::imports::{lot, name};
+use super::lot::{lot, name};
 use super::peer::{Peer, Slot};
 use super::time::{SECOND, Time};
 use super::{Core, Order, Output, PeerKey, Priority};
@@ -33,6 +33,9 @@ use crate::id::{BlobId, NodeId};
 pub(crate) const RULE: u8 = 1;
 /// Bytes of a part, about: what is given back are whole pages, so short pieces would keep a page at each end.
 const PART: u64 = 256 * 1024;
+/// Neighbours that count. Whoever has more counts some of them alone, so that it keeps as much as if it had these: every node finds
+/// about k copies of each chunk among as many neighbours, whoever has been looking for more of them.
+const COUNTED: usize = 32;
 /// How long a neighbour that went still counts as one that keeps its share.
 const ABSENCE: u64 = 30 * SECOND;
 /// From saying that chunks are gone to giving them back.
@@ -233,7 +236,12 @@ fn sharers<'a>(share: &Share, blob: &'a Blob, peers: &BTreeMap<Slot, Peer>) -> V
 }
 
 fn verdicts(share: &Share, blob: &Blob, peers: &BTreeMap<Slot, Peer>) -> Vec<Verdict> {
-    let (id, sharers) = (blob.grid.blob(), sharers(share, blob, peers));
+    let (id, mut sharers) = (blob.grid.blob(), sharers(share, blob, peers));
+    if sharers.len() > COUNTED {
+        // The same ones each time, and others for each node.
+        sharers.sort_by_cached_key(|sharer| lot(name(share.me) ^ name(sharer.key), 0));
+        sharers.truncate(COUNTED);
+    }
     (0..).zip(&share.parts).map(|(part, cells)| judge(share, id, part, cells, &sharers)).collect()
 }
 

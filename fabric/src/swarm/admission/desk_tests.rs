@@ -47,14 +47,17 @@ fn keys(count: usize) -> Vec<NodeKey> {
     (0..count).map(|_| NodeKey::generate()).collect()
 }
 
+/// An operator, two keys, and the memberships of both.
+fn two_members() -> (Operator, Vec<NodeKey>, Vec<Bytes>) {
+    let (ann, keys) = (operator(1), keys(2));
+    let named = keys.iter().zip(["a", "b"]);
+    let memberships = named.map(|(key, name)| membership(&ann, name, Some(key.node_id()), 1)).collect();
+    (ann, keys, memberships)
+}
+
 #[tokio::test]
 async fn members_give_each_other_tokens_that_end_with_the_last_connection() {
-    let (ann, keys) = (operator(1), keys(2));
-    let memberships: Vec<Bytes> = keys
-        .iter()
-        .zip(["a", "b"])
-        .map(|(key, name)| membership(&ann, name, Some(key.node_id()), 1))
-        .collect();
+    let (ann, keys, memberships) = two_members();
     // Neither knows of the other before.
     let (one, two) = (
         Node::new(&ann, &keys[0], vec![memberships[0].clone()]),
@@ -118,12 +121,7 @@ async fn a_stranger_learns_only_that_it_must_wait_and_is_listed() {
 
 #[tokio::test]
 async fn who_was_withdrawn_is_told_and_its_token_is_dead_at_once() {
-    let (ann, keys) = (operator(1), keys(2));
-    let memberships: Vec<Bytes> = keys
-        .iter()
-        .zip(["a", "b"])
-        .map(|(key, name)| membership(&ann, name, Some(key.node_id()), 1))
-        .collect();
+    let (ann, keys, memberships) = two_members();
     let (one, two) =
         (Node::new(&ann, &keys[0], memberships.clone()), Node::new(&ann, &keys[1], memberships.clone()));
     let (_first, _second) = talk(&one, &two).await;

@@ -41,6 +41,7 @@ impl Driver {
                 let _ = reply.send(self.replica.topic(topic, now));
             }
             Command::Dial(address) => self.dial.learn(address, Source::First, now),
+            Command::Seek => self.dial.seek(now),
             Command::Offence { node, why } => self.offence(node, why, now),
             Command::Learnt(reply) => {
                 self.on_gate(None, now);
