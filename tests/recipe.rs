@@ -139,6 +139,7 @@ fn what_mmdebstrap_says_is_repeated() {
     let said = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1));
     assert!(said.contains("`mmdebstrap` failed") && said.contains("nosuite"), "{said}");
+    assert!(!said.contains("set -eu"), "{said}");
     assert_eq!(fs::read_dir(bench.path("fabric/store/tmp")).unwrap().count(), 0);
 }
 

@@ -249,7 +249,7 @@ fn unpack_kernel(packages: &Path, target: &Path) -> Result<(), RecipeError> {
 fn run(mut command: Command, progress: &dyn Progress) -> Result<String, ToolError> {
     command.stderr(Stdio::piped());
     let mut child = command.spawn().map_err(|source| MMDEBSTRAP.io(source))?;
-    let (mut last, mut step) = (std::collections::VecDeque::new(), None);
+    let (mut last, mut step, mut in_hook) = (std::collections::VecDeque::new(), None, false);
     if let Some(stderr) = child.stderr.take() {
         for line in BufReader::new(stderr).split(b'\n').map_while(Result::ok) {
             let line = String::from_utf8_lossy(&line).into_owned();
@@ -257,6 +257,12 @@ fn run(mut command: Command, progress: &dyn Progress) -> Result<String, ToolErro
             if next.is_some() && next != step {
                 step = next;
                 progress.begin(step.unwrap_or(Step::PackageLists), None);
+            }
+            // A hook that failed is repeated as a whole; those that run here are none of the recipe's words.
+            let is_message = line.starts_with("I: ") || line.starts_with("E: ");
+            in_hook = line.starts_with("E: command failed: sh -c") || (in_hook && !is_message);
+            if in_hook || line.starts_with("I: ") {
+                continue;
             }
             last.push_back(line);
             if last.len() > LAST_LINES {
