@@ -7,6 +7,7 @@ use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
@@ -21,6 +22,9 @@ const KEXEC_FILE_LOAD: c_long = if cfg!(target_arch = "x86_64") { 320 } else { 2
 
 /// How long programs have to end when there is no systemd to ask them.
 const GRACE: Duration = Duration::from_secs(10);
+
+/// How long writing back may take before a forced restart.
+const WRITTEN: Duration = Duration::from_secs(30);
 
 /// The kernel does not take another one.
 #[derive(Debug, thiserror::Error)]
@@ -93,12 +97,15 @@ pub(crate) enum Restart {
     Kexec,
 }
 
-/// Starts the machine anew at once: no program is asked to end, no init has to be in order. What is to be written back is.
+/// Starts the machine anew at once: no program is asked to end, no init has to be in order. What is to be written back is, as far as
+/// that takes no longer than [`WRITTEN`]: a file-system that is stuck must not keep the machine.
 ///
 /// # Errors
 /// If the kernel refuses.
 pub(crate) fn restart_at_once(how: Restart) -> anyhow::Result<()> {
-    nix::unistd::sync();
+    if !done_within(WRITTEN, nix::unistd::sync) {
+        tracing::warn!("not all is written back after {} s; going on without", WRITTEN.as_secs());
+    }
     let refused = match how {
         Restart::Firmware => reboot(RebootMode::RB_AUTOBOOT),
         Restart::Kexec => reboot(RebootMode::RB_KEXEC),
@@ -107,6 +114,17 @@ pub(crate) fn restart_at_once(how: Restart) -> anyhow::Result<()> {
         Err(error) => bail!("the kernel does not start the machine anew: {error}"),
         Ok(never) => match never {},
     }
+}
+
+/// Does `work` on a thread of its own; whether it is done within `patience`. If not, the thread goes on.
+fn done_within(patience: Duration, work: impl FnOnce() + Send + 'static) -> bool {
+    let (done, wait) = mpsc::channel();
+    std::thread::spawn(move || {
+        work();
+        // Nobody may be waiting any more.
+        let _ = done.send(());
+    });
+    wait.recv_timeout(patience).is_ok()
 }
 
 /// Starts the machine anew in good order: by its init. Returns when that has begun.
@@ -172,4 +190,17 @@ fn others() -> usize {
 /// Whether a kernel is loaded.
 pub(crate) fn is_loaded() -> bool {
     std::fs::read_to_string("/sys/kernel/kexec_loaded").is_ok_and(|text| text.trim() == "1")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_stuck_is_not_waited_for() {
+        let (hold, held) = mpsc::channel::<()>();
+        assert!(!done_within(Duration::from_millis(10), move || assert!(held.recv().is_err())));
+        drop(hold);
+        assert!(done_within(Duration::from_secs(60), || ()));
+    }
 }
