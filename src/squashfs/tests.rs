@@ -1,9 +1,9 @@
 use std::fs::{self, File};
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::{FileExt, MetadataExt, symlink};
 use std::path::Path;
 use std::process::Command;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock};
 
 use proptest::prelude::*;
 
@@ -206,35 +206,86 @@ fn what_does_not_come_or_cannot_be_made_is_an_error() {
     assert!(error.to_string().ends_with("/large"), "{error}");
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
-
-    /// Damage is an error or another tree below the same directory, never a panic.
-    #[test]
-    fn damage_stays_where_it_is(at in any::<prop::sample::Index>(), value in any::<u8>(), more in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4)) {
+/// A small squashfs with all that there is in one, its tables as they are: a byte that changes changes a number or a name.
+fn intricate() -> &'static [u8] {
+    static IMAGE: OnceLock<Vec<u8>> = OnceLock::new();
+    IMAGE.get_or_init(|| {
         let place = tempfile::tempdir().unwrap();
         let (tree, image) = (place.path().join("tree"), place.path().join("image"));
-        fs::create_dir_all(tree.join("sub")).unwrap();
-        fs::write(tree.join("sub/file"), "content ".repeat(1000)).unwrap();
-        std::os::unix::fs::symlink("sub", tree.join("link")).unwrap();
-        mksquashfs(&tree, &image, &["-comp", "zstd", "-noI", "-noX"]);
-        let mut bytes = fs::read(&image).unwrap();
-        for (at, value) in [(at, value)].into_iter().chain(more) {
-            let length = bytes.len();
-            bytes[at.index(length)] = value;
+        fs::create_dir_all(tree.join("directory/below/deep")).unwrap();
+        fs::write(tree.join("directory/file"), "content ".repeat(3000)).unwrap();
+        fs::write(tree.join("directory/below/fragment"), "short").unwrap();
+        fs::hard_link(tree.join("directory/file"), tree.join("again")).unwrap();
+        File::create(tree.join("directory/hole")).unwrap().set_len(100_000).unwrap();
+        // Whoever follows one of these leaves the target.
+        symlink("../outside", tree.join("directory/way-out")).unwrap();
+        symlink("..", tree.join("parent")).unwrap();
+        nix::unistd::mkfifo(&tree.join("pipe"), nix::sys::stat::Mode::S_IRUSR).unwrap();
+        for value in ["one", "a longer value that is stored elsewhere as two have it"] {
+            ::xattr::set(tree.join("directory/file"), format!("user.{}", value.len()), value.as_bytes())
+                .unwrap();
+            ::xattr::set(tree.join("directory/hole"), format!("user.{}", value.len()), value.as_bytes())
+                .unwrap();
         }
+        mksquashfs(&tree, &image, &["-comp", "zstd", "-noI", "-noF", "-noX", "-b", "8192"]);
+        fs::read(image).unwrap()
+    })
+}
+
+/// Bytes of memory that this process had at most since [`forget_peak`], and has now.
+fn memory() -> (u64, u64) {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let field = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+    };
+    (field("VmHWM:"), field("VmRSS:"))
+}
+
+/// Forgets the peak of this process's memory (proc_pid_clear_refs(5)).
+fn forget_peak() {
+    fs::write("/proc/self/clear_refs", "5").unwrap();
+}
+
+/// Memory that reading and unpacking a few kilobytes takes at most, with buffers for each processor, and other tests beside it.
+const MAX_MEMORY: u64 = 256 << 20;
+
+/// What is damaged: anything, or the tables alone, which are what most of it depends on.
+fn any_damage() -> impl Strategy<Value = Vec<(bool, prop::sample::Index, u8)>> {
+    prop::collection::vec((prop::bool::weighted(0.8), any::<prop::sample::Index>(), any::<u8>()), 1..6)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+
+    /// Damage is an error or another tree below the same directory, never a panic, and takes no more memory than the whole does.
+    #[test]
+    fn damage_stays_where_it_is(damage in any_damage(), order in any::<u64>()) {
+        let mut bytes = intricate().to_vec();
+        let tables = usize::try_from(u64::from_le_bytes(bytes[64..72].try_into().unwrap())).unwrap();
+        for (in_tables, at, value) in damage {
+            let from = if in_tables { tables } else { 0 };
+            let at = from + at.index(bytes.len() - from);
+            bytes[at] = value;
+        }
+        let place = tempfile::tempdir().unwrap();
+        let (image, to) = (place.path().join("image"), place.path().join("below/to"));
         fs::write(&image, bytes).unwrap();
-        let to = place.path().join("below/to");
         fs::create_dir_all(&to).unwrap();
-        let source = Shuffled::new(&image, 3, 0);
+        fs::create_dir(place.path().join("below/outside")).unwrap();
+        forget_peak();
+        let (_, before) = memory();
+        let source = Shuffled::new(&image, order, 0);
         if let Ok((superblock, tables)) = source.tables()
             && let Ok(tree) = Tree::read(&superblock, &tables)
-            && tree.bytes() < 1 << 30
         {
             let done = AtomicU64::new(0);
             let _ = unpack(&tree, &source, &to, &done);
             prop_assert!(done.load(Ordering::Relaxed) <= tree.content());
         }
-        prop_assert_eq!(fs::read_dir(place.path().join("below")).unwrap().count(), 1);
+        let (peak, _) = memory();
+        prop_assert!(peak - before.min(peak) < MAX_MEMORY, "{before} bytes became {peak}");
+        let names = |path: &str| fs::read_dir(place.path().join(path)).unwrap().count();
+        prop_assert_eq!((names("."), names("below"), names("below/outside")), (2, 2, 0));
     }
 }
