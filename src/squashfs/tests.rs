@@ -206,6 +206,32 @@ fn what_does_not_come_or_cannot_be_made_is_an_error() {
     assert!(error.to_string().ends_with("/large"), "{error}");
 }
 
+/// Of a pipe and a file of one name the file's content would be waited for without end, of a device and a file it would go to the
+/// device, and of two files it would be mixed.
+#[test]
+fn a_name_that_comes_twice_is_damage() {
+    use nix::sys::stat::{Mode, SFlag, makedev, mknod};
+    let content = |path: &Path| fs::write(path, "content ".repeat(5000)).unwrap();
+    let pipe = |path: &Path| nix::unistd::mkfifo(path, Mode::S_IRUSR).unwrap();
+    // The one that swallows all.
+    let device = |path: &Path| mknod(path, SFlag::S_IFCHR, Mode::empty(), makedev(1, 3)).unwrap();
+    for first in [&content as &dyn Fn(&Path), &pipe, &device] {
+        let place = tempfile::tempdir().unwrap();
+        let (tree, image) = (place.path().join("tree"), place.path().join("image"));
+        fs::create_dir(&tree).unwrap();
+        first(&tree.join("name-a"));
+        content(&tree.join("name-b"));
+        mksquashfs(&tree, &image, &["-comp", "zstd", "-noI", "-noX"]);
+        let mut bytes = fs::read(&image).unwrap();
+        let at = bytes.windows(6).position(|name| name == b"name-b").unwrap();
+        bytes[at + 5] = b'a';
+        fs::write(&image, bytes).unwrap();
+        let (superblock, tables) = Shuffled::new(&image, 0, 0).tables().unwrap();
+        let error = Tree::read(&superblock, &tables).unwrap_err();
+        assert!(matches!(error, SquashfsError::Damaged("the order of names")), "{error}");
+    }
+}
+
 /// A small squashfs with all that there is in one, its tables as they are: a byte that changes changes a number or a name.
 fn intricate() -> &'static [u8] {
     static IMAGE: OnceLock<Vec<u8>> = OnceLock::new();

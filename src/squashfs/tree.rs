@@ -188,6 +188,7 @@ impl Reader {
         }
         let listing = self.names.at(place)?.bytes(length)?.to_vec();
         let mut at = Cursor::new(&listing);
+        let mut last: &[u8] = &[];
         while !at.is_empty() {
             let (count, block) = (at.u32()?, at.u32()?);
             at.skip(4)?;
@@ -196,6 +197,10 @@ impl Reader {
                 at.skip(4)?;
                 let length = usize::from(at.u16()?) + 1;
                 let name = OsStr::from_bytes(at.bytes(length)?);
+                // Listings are sorted: so is it seen that no name comes twice.
+                if name.as_bytes() <= std::mem::replace(&mut last, name.as_bytes()) {
+                    return Err(SquashfsError::Damaged("the order of names"));
+                }
                 let path = path.join(checked(name)?);
                 let place = Reference { block: block.into(), offset };
                 match self.files.get(&place) {
