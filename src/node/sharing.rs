@@ -12,6 +12,7 @@ use tokio::time::MissedTickBehavior;
 
 use super::begin::note_given_back;
 use super::join::Join;
+use super::unpack;
 use crate::event::Event;
 use crate::memory;
 
@@ -25,7 +26,7 @@ impl Join {
     pub(crate) async fn share_root(self) {
         let Ok(_only) = self.sharing.try_lock() else { return };
         if let Err(error) = self.try_share_root().await {
-            tracing::error!("no share of the root's blob is kept, all that is held stays: {error:#}");
+            self.events.emit(unpack::failed(&error, unpack::STAYS));
         }
     }
 

@@ -85,7 +85,7 @@ impl Node {
             let join = self.join.clone();
             tokio::spawn(async move {
                 if let Err(error) = join.drop_root().await {
-                    tracing::error!("cannot give the root's blob back: {error:#}");
+                    join.events.emit(unpack::failed(&error, unpack::STAYS));
                 }
             });
             return;

@@ -33,6 +33,8 @@ const PROGRESS_PACE: Duration = Duration::from_millis(250);
 /// What failures are failures of, and what a person can do: the first stage unpacks by itself then.
 const PHASE: &str = "unpack";
 const REMEDY: &str = "the root is unpacked once it is here";
+/// What becomes of a blob that is not given back.
+pub(super) const STAYS: &str = "all that is held of the root's blob stays in memory and serves others";
 
 /// The root of which more and more is here.
 #[derive(Default)]
@@ -67,7 +69,7 @@ pub(super) async fn list(join: Join) {
         let tree = known.insert(tree);
         anyhow::Ok(Event::RootListed { bytes: tree.bytes(), files: tree.count() as u64 })
     };
-    let event = listed.await.unwrap_or_else(|error| failed(&error));
+    let event = listed.await.unwrap_or_else(|error| failed(&error, REMEDY));
     join.events.emit(event);
 }
 
@@ -100,12 +102,13 @@ pub(super) async fn fill(join: Join, to: PathBuf) {
         let millis = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         anyhow::Ok(Event::RootFilled { millis, worked_millis })
     };
-    let event = filled.await.unwrap_or_else(|error| failed(&error));
+    let event = filled.await.unwrap_or_else(|error| failed(&error, REMEDY));
     join.events.emit(event);
 }
 
-fn failed(error: &anyhow::Error) -> Event {
-    Event::PhaseFailed { phase: PHASE.to_owned(), error: format!("{error:#}"), remedy: REMEDY.to_owned() }
+/// What PID 1 hears of something that it told and that cannot be done.
+pub(super) fn failed(error: &anyhow::Error, remedy: &str) -> Event {
+    Event::PhaseFailed { phase: PHASE.to_owned(), error: format!("{error:#}"), remedy: remedy.to_owned() }
 }
 
 /// All names in the root, read as soon as their part of it is here.

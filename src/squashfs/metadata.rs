@@ -132,6 +132,8 @@ impl Metadata {
     /// What is at `place`, and all behind it.
     pub(super) fn at(&self, place: Reference) -> Result<Cursor<'_>, SquashfsError> {
         let block = self.blocks.get(&place.block);
+        // Further on is another block's place: each thing has one reference.
+        let block = block.filter(|_| usize::from(place.offset) < BLOCK);
         let rest = block.and_then(|block| self.bytes.get(block + usize::from(place.offset)..));
         rest.map(Cursor::new).ok_or(SquashfsError::Damaged("a reference leads nowhere"))
     }

@@ -1,6 +1,6 @@
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, MetadataExt, symlink};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock};
@@ -256,6 +256,18 @@ fn intricate() -> &'static [u8] {
         mksquashfs(&tree, &image, &["-comp", "zstd", "-noI", "-noF", "-noX", "-b", "8192"]);
         fs::read(image).unwrap()
     })
+}
+
+#[test]
+fn what_is_read_takes_no_more_memory_than_it_may() {
+    let place = tempfile::tempdir().unwrap();
+    let image = place.path().join("image");
+    fs::write(&image, intricate()).unwrap();
+    let (superblock, tables) = Shuffled::new(&image, 0, 0).tables().unwrap();
+    let least = (0..1 << 16).find(|room| Tree::read_within(&superblock, &tables, *room).is_ok());
+    let tree = Tree::read(&superblock, &tables).unwrap();
+    let entries = (tree.count() + tree.links.len()) * size_of::<PathBuf>();
+    assert!(least.is_some_and(|least| least > entries), "{least:?}");
 }
 
 /// Bytes of memory that this process had at most since [`forget_peak`], and has now.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::inode::{Content, Inode, Kind, block_length};
 use super::metadata::{Cursor, Metadata, Reference, Tables};
-use super::xattr::{Attributes, Xattrs};
+use super::xattr::{self, Attributes, Xattrs};
 use super::{SquashfsError, Superblock};
 
 /// Names at most: a root has some ten or hundred thousand.
@@ -20,6 +20,9 @@ const DOTS: u32 = 3;
 const FRAGMENT: u64 = 16;
 /// A page of memory: what content is counted in.
 const PAGE: u64 = 4096;
+/// Bytes of memory that all that is read may take: so much, and so many for each byte of the tables. A Debian takes about four.
+const ROOM: usize = 64 << 20;
+const ROOM_PER_BYTE: usize = 32;
 
 /// A squashfs, except for its content.
 #[derive(Debug, Default)]
@@ -95,7 +98,17 @@ impl Tree {
     /// # Errors
     /// [`SquashfsError`].
     pub(crate) fn read(superblock: &Superblock, tables: &[u8]) -> Result<Self, SquashfsError> {
-        let mut reader = Reader::new(superblock, &Tables::new(superblock, tables))?;
+        let room = ROOM.saturating_add(tables.len().saturating_mul(ROOM_PER_BYTE));
+        Self::read_within(superblock, tables, room)
+    }
+
+    /// Reads it into at most `room` bytes of memory.
+    pub(super) fn read_within(
+        superblock: &Superblock,
+        tables: &[u8],
+        room: usize,
+    ) -> Result<Self, SquashfsError> {
+        let mut reader = Reader::new(superblock, &Tables::new(superblock, tables), room)?;
         let top = reader.inode(superblock.root.into())?;
         if !matches!(top.kind, Kind::Directory { .. }) {
             return Err(SquashfsError::Damaged("its top is no directory"));
@@ -144,10 +157,12 @@ struct Reader {
     files: HashMap<Reference, usize>,
     /// Pieces by what they are in the squashfs.
     pieces: HashMap<(u64, u32), usize>,
+    /// Bytes of memory that what is still to come may take.
+    room: usize,
 }
 
 impl Reader {
-    fn new(superblock: &Superblock, tables: &Tables<'_>) -> Result<Self, SquashfsError> {
+    fn new(superblock: &Superblock, tables: &Tables<'_>, room: usize) -> Result<Self, SquashfsError> {
         // The listings end where the first table begins that is behind them.
         let mut end = tables.at(superblock.id_table)?.u64()?;
         if superblock.fragments > 0 {
@@ -173,7 +188,15 @@ impl Reader {
             directories: HashSet::new(),
             files: HashMap::new(),
             pieces: HashMap::new(),
+            room,
         })
+    }
+
+    /// Notes that so many bytes of memory are taken: a few bytes of a table can say the same of many files.
+    fn take(&mut self, bytes: usize) -> Result<(), SquashfsError> {
+        self.room =
+            self.room.checked_sub(bytes).ok_or(SquashfsError::Damaged("more is in it than there can be"))?;
+        Ok(())
     }
 
     fn inode(&self, place: Reference) -> Result<Inode, SquashfsError> {
@@ -204,7 +227,10 @@ impl Reader {
                 let path = path.join(checked(name)?);
                 let place = Reference { block: block.into(), offset };
                 match self.files.get(&place) {
-                    Some(&first) => self.tree.links.push((path, first)),
+                    Some(&first) => {
+                        self.take(size_of::<(PathBuf, usize)>() + path.as_os_str().len())?;
+                        self.tree.links.push((path, first));
+                    }
                     None => self.note(path, place, self.inode(place)?)?,
                 }
                 if self.tree.count() + self.tree.links.len() > MAX_NAMES {
@@ -219,7 +245,9 @@ impl Reader {
         if path.as_os_str().len() > MAX_PATH {
             return Err(SquashfsError::Damaged("the length of a path"));
         }
-        let attributes = inode.attributes.map_or(Ok(vec![]), |number| self.xattrs.of(number))?;
+        self.take(size_of::<Entry>() + path.as_os_str().len())?;
+        let attributes = inode.attributes.map_or(Ok(vec![]), |number| self.xattrs.of(number, self.room))?;
+        self.take(attributes.iter().map(xattr::bytes).sum())?;
         let (owner, group) = (self.id(inode.owner.0)?, self.id(inode.owner.1)?);
         let number = self.tree.entries.len();
         let node = match inode.kind {
@@ -231,7 +259,10 @@ impl Reader {
                 Node::Directory
             }
             Kind::File(content) => self.content(number, &content)?,
-            Kind::Symlink(target) => Node::Symlink(std::ffi::OsString::from_vec(target).into()),
+            Kind::Symlink(target) => {
+                self.take(target.len())?;
+                Node::Symlink(std::ffi::OsString::from_vec(target).into())
+            }
             Kind::Block(number) => Node::Block(device(number)),
             Kind::Character(number) => Node::Character(device(number)),
             Kind::Fifo => Node::Fifo,
@@ -288,6 +319,7 @@ impl Reader {
         if start < self.content.start || end > self.content.end || length > self.block_size {
             return Err(SquashfsError::Damaged("the place of a file's content"));
         }
+        self.take(size_of::<Part>())?;
         let pieces = &mut self.tree.pieces;
         let known = *self.pieces.entry((start, word)).or_insert(pieces.len());
         match pieces.get_mut(known) {

@@ -48,15 +48,21 @@ impl Xattrs {
         Ok(Self { entries, pairs: tables.metadata(start, end)? })
     }
 
-    /// The attributes of the entry `number`.
-    pub(super) fn of(&self, number: u32) -> Result<Attributes, SquashfsError> {
+    /// The attributes of the entry `number`, which may take `room` bytes of memory.
+    pub(super) fn of(&self, number: u32, room: usize) -> Result<Attributes, SquashfsError> {
         let entry = self.entries.get(number as usize);
         let &(place, count) = entry.ok_or(SquashfsError::Damaged("attributes that are not there"))?;
         if count > MAX_COUNT {
             return Err(SquashfsError::Damaged("the number of attributes"));
         }
         let mut at = self.pairs.at(place)?;
-        (0..count).map(|_| self.pair(&mut at)).collect()
+        let mut left = room;
+        let pairs = (0..count).map(|_| {
+            let pair = self.pair(&mut at)?;
+            left = left.checked_sub(bytes(&pair)).ok_or(SquashfsError::Damaged("the size of attributes"))?;
+            Ok(pair)
+        });
+        pairs.collect()
     }
 
     fn pair(&self, at: &mut Cursor<'_>) -> Result<(OsString, Vec<u8>), SquashfsError> {
@@ -77,6 +83,11 @@ impl Xattrs {
         let shared = value(&mut self.pairs.at(place.into())?)?.to_vec();
         Ok((name, shared))
     }
+}
+
+/// Bytes of memory that an attribute takes.
+pub(super) fn bytes((name, value): &(OsString, Vec<u8>)) -> usize {
+    size_of::<(OsString, Vec<u8>)>() + name.len() + value.len()
 }
 
 fn value<'a>(at: &mut Cursor<'a>) -> Result<&'a [u8], SquashfsError> {

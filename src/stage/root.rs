@@ -28,7 +28,7 @@ use fabric::trust::RootMode;
 use nix::mount::{MntFlags, MsFlags, umount2};
 
 use super::agent_phases::{FROM_DISK, until};
-use super::agent_view::Blob;
+use super::agent_view::{AgentView, Blob};
 use super::boot::Boot;
 use super::config::STORE;
 use super::disk;
@@ -243,17 +243,36 @@ pub(super) fn unpack(boot: &mut Boot, deadline: Duration) -> Result<String, Phas
         _ if kind == RootKind::Disk => "on the disk, kept for others",
         Seed::Share { .. } if boot.disks.store => "on the disk, kept for others",
         Seed::Share { .. } => {
+            boot.view.unfilled = None;
             boot.agent.share_root()?;
-            until(boot, deadline, |view| view.root_shared.then_some(()))?;
-            "kept in part, as others come to hold the rest"
+            given_back(
+                boot,
+                deadline,
+                |view| view.root_shared,
+                "kept in part, as others come to hold the rest",
+            )?
         }
         Seed::None => {
+            boot.view.unfilled = None;
             boot.agent.drop_root()?;
-            until(boot, deadline, |view| view.root_dropped.then_some(()))?;
-            "given back"
+            given_back(boot, deadline, |view| view.root_dropped, "given back")?
         }
     };
     Ok(format!("{note}; the blob's {:.1} MiB {kept}", mebibytes(blob_bytes)))
+}
+
+/// Waits until the agent has done with the root's blob what it was told to; an agent that cannot keeps all of it.
+fn given_back(
+    boot: &mut Boot,
+    deadline: Duration,
+    done: impl Fn(&AgentView) -> bool,
+    kept: &'static str,
+) -> Result<&'static str, PhaseError> {
+    let said =
+        until(boot, deadline, |view| done(view).then_some(None).or_else(|| view.unfilled.clone().map(Some)))?;
+    let Some(why) = said else { return Ok(kept) };
+    boot.console.say(&format!("warning: the root's blob is not given back: {why}"));
+    Ok("kept for others")
 }
 
 /// Makes an empty root, fills it and lets go of the blob's device.
