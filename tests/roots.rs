@@ -2,17 +2,27 @@
 
 mod debian;
 
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 use bootfabric::event::Event;
 use bootfabric::lab::assets::{Assets, RootKind};
-use bootfabric::lab::cluster::{Boot, Cluster, MachineNode};
+use bootfabric::lab::cluster::{Boot, Cluster, MachineNode, STEP_DEADLINE};
 use debian::Debian;
+use socket2::{Domain, Socket, Type};
 
 /// Unpacked into plain memory, the root alone takes a fifth of it.
 const MEMORY_MIB: u32 = 1024;
+/// Bytes of a download at a time, and how often: a kernel takes minutes.
+const PIECE: usize = 16 << 10;
+const PACE: Duration = Duration::from_millis(250);
+/// Tells the process of the booted system's node.
+const SERVICE: &str = "systemctl show -P MainPID bootfabric";
 /// What follows a damage or a kexec.
 const PATIENCE: Duration = Duration::from_secs(400);
 
@@ -22,15 +32,74 @@ fn power_on(bench: &Debian, name: &str) -> anyhow::Result<MachineNode> {
 }
 
 /// Does `script`, in which the machine starts anew without a word, and waits until it is up again. Returns the root's hash.
-fn damage(bench: &Debian, machine: &MachineNode, script: &str) -> anyhow::Result<String> {
+fn starts_anew(bench: &Debian, machine: &MachineNode, script: &str) -> anyhow::Result<String> {
     let events = machine.events().from_now();
-    let status = bench.ssh_command(machine)?.arg(format!("{script}; echo b >/proc/sysrq-trigger")).status();
     // The connection dies with the machine; whether it noticed is no matter.
-    drop(status);
-    machine.booted_in(&events, bench.cluster.root())
+    let said = bench.ssh_command(machine)?.arg(script).output()?;
+    machine
+        .booted_in(&events, bench.cluster.root())
+        .with_context(|| format!("after `{script}`, which said {said:?}; {}", machine.machine.describe()))
 }
 
-/// Boots one machine in `mode` and expects a sound Debian. `look` looks further.
+/// A download that another machine makes, so slowly that it lasts until it may go on as fast as it can.
+struct Download {
+    reader: JoinHandle<std::io::Result<Vec<u8>>>,
+    /// Dropped when it may.
+    slow: Sender<()>,
+    expected: Vec<u8>,
+}
+
+impl Download {
+    /// Asks `machine` for its kernel, as soon as it holds that, from where the origin runs.
+    fn begin(bench: &Debian, machine: &MachineNode) -> anyhow::Result<Self> {
+        machine.wait_for("boot-blobs-held")?;
+        let origin = &bench.origin;
+        let kernel = origin.status()?.blobs.into_iter().find(|blob| blob.role == "kernel");
+        let kernel = kernel.context("the origin has no kernel")?.blob;
+        let expected = std::fs::read(origin.home.join("store/blobs").join(kernel.to_string()))?;
+        let node = SocketAddr::from((machine.started()?.address, 80));
+        let mut stream = origin.host.run_in(|| -> anyhow::Result<TcpStream> {
+            let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+            // What waits in buffers is not in flight.
+            socket.set_recv_buffer_size(PIECE)?;
+            socket.connect_timeout(&node.into(), STEP_DEADLINE)?;
+            socket.set_read_timeout(Some(STEP_DEADLINE))?;
+            Ok(socket.into())
+        })??;
+        write!(stream, "GET /blob/{kernel} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", node.ip())?;
+        let mut answer = vec![0; PIECE];
+        let count = stream.read(&mut answer)?;
+        ensure!(answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer));
+        answer.truncate(count);
+        let (slow, fast) = channel::<()>();
+        let reader = std::thread::spawn(move || {
+            let mut piece = vec![0; PIECE];
+            // Nobody sends anything: this is a pause, until the sender is gone.
+            while fast.recv_timeout(PACE) == Err(RecvTimeoutError::Timeout) {
+                let count = stream.read(&mut piece)?;
+                answer.extend(piece.iter().take(count));
+            }
+            let so_far = answer.len();
+            stream.read_to_end(&mut answer)?;
+            answer.drain(..answer.windows(4).position(|end| end == b"\r\n\r\n").map_or(0, |at| at + 4));
+            println!("{so_far} of {} bytes were here when the agents had changed", answer.len());
+            Ok(answer)
+        });
+        Ok(Self { reader, slow, expected })
+    }
+
+    /// Reads the rest, and expects that nothing is wrong with it.
+    fn end(self) -> anyhow::Result<()> {
+        ensure!(!self.reader.is_finished(), "the download did not last so long, or it broke");
+        drop(self.slow);
+        let read = self.reader.join().ok().context("the reader panics")??;
+        ensure!(read == self.expected, "{} bytes came instead of {}", read.len(), self.expected.len());
+        Ok(())
+    }
+}
+
+/// Boots one machine in `mode` and expects a sound Debian, and that a download from its first stage outlives that. `look` looks
+/// further.
 fn boots(
     name: &'static str,
     boot: Boot,
@@ -42,8 +111,11 @@ fn boots(
         return Ok(());
     };
     let machine = power_on(&bench, "a")?;
+    let download = Download::begin(&bench, &machine)?;
     machine.booted(bench.cluster.root())?;
     bench.say("booted");
+    download.end()?;
+    bench.say("a download that was in flight has come to its end");
     bench.sound(&machine)?;
     let used = bench.used_mib(&machine)?;
     bench.say(&format!("{used} MiB used"));
@@ -114,7 +186,7 @@ fn unpacked(bench: &Debian, machine: &MachineNode, mounted: &str) -> anyhow::Res
 }
 
 /// The node goes on as another program; then the newest release runs, at the same address, and the machine's firmware and loader
-/// have no part in it.
+/// have no part in it, not even where nothing is left of the root.
 #[test]
 fn kexec_goes_straight_into_the_newest_release() -> anyhow::Result<()> {
     let Some(bench) = Debian::new("kexec", Boot::Bios, &[])? else { return Ok(()) };
@@ -123,11 +195,10 @@ fn kexec_goes_straight_into_the_newest_release() -> anyhow::Result<()> {
     let hash = machine.booted(root)?;
     let address = machine.started()?.address;
     bench.sound(&machine)?;
-    let main = "systemctl show -P MainPID bootfabric";
-    let service = bench.ssh(&machine, main)?;
+    let service = bench.ssh(&machine, SERVICE)?;
     let upgrade = "cp /run/bootfabric/bin/bootfabric /run/new && /run/new node upgrade && rm /run/new";
     bench.say(&bench.ssh(&machine, upgrade)?);
-    ensure!(bench.ssh(&machine, main)? == service, "the service has another process");
+    ensure!(bench.ssh(&machine, SERVICE)? == service, "the service has another process");
 
     let home = bench.cluster.make_home("next")?;
     bench.cluster.assets().set(root, &home, &["--cmdline", &Assets::kernel_line("lab.release=2")])?;
@@ -144,14 +215,17 @@ fn kexec_goes_straight_into_the_newest_release() -> anyhow::Result<()> {
     let loaders = || machine.machine.console().text().matches("iPXE").count();
     let (events, before) = (machine.events().from_now(), loaders());
     ensure!(before > 0, "the loader of the first boot did not show");
-    drop(bench.ssh_command(&machine)?.arg(kexec).status());
-    ensure!(machine.booted_in(&events, root)? == hash, "another root");
+    ensure!(starts_anew(&bench, &machine, kexec)? == hash, "another root");
     let verified = events.wait_for_name("release-verified", PATIENCE)?;
     ensure!(verified.number("generation") == Some(2), "{:?}", verified.value);
     let line = bench.ssh(&machine, "cat /proc/cmdline")?;
     ensure!(line.contains(" lab.release=2 ") && line.contains(&format!("={address}/")), "{line}");
+    bench.sound(&machine)?;
+
+    let forced = format!("rm -rf /usr /etc; {kexec} --force");
+    ensure!(starts_anew(&bench, &machine, &forced)? == hash, "another root");
     ensure!(loaders() == before, "the machine went through its firmware");
-    bench.sound(&machine)
+    Ok(())
 }
 
 /// Debian 13 with its own kernel, from nothing but a recipe.
@@ -221,7 +295,8 @@ fn damaged_and_rebooted(name: &'static str, reboots: usize) -> anyhow::Result<()
             }
             _ => "dd if=/dev/urandom of=/usr/lib/fill bs=1M 2>/dev/null",
         };
-        ensure!(damage(&bench, &machine, script)? == hash, "another root after reboot {reboot}");
+        let damage = format!("{script}; echo b >/proc/sysrq-trigger");
+        ensure!(starts_anew(&bench, &machine, &damage)? == hash, "another root after reboot {reboot}");
         bench.say(&format!("up again after `{script}`, same root hash"));
     }
     bench.sound(&machine)
@@ -230,12 +305,15 @@ fn damaged_and_rebooted(name: &'static str, reboots: usize) -> anyhow::Result<()
 /// Fills the overlay with what does not compress: it is told so, nothing hangs, and deleting gives the memory back.
 fn fill(bench: &Debian, machine: &MachineNode) -> anyhow::Result<()> {
     let kept = "cat /sys/block/zram*/mm_stat | awk '{ sum += $3 } END { print int(sum / 1048576) }'";
+    let service = bench.ssh(machine, SERVICE)?;
     let words = bench.ssh(machine, "dd if=/dev/urandom of=/root/fill bs=1M 2>&1; sync; true")?;
     ensure!(words.contains("No space left on device"), "{words}");
     let full = bench.ssh(machine, kept)?.parse::<u64>()?;
     ensure!(full > 100, "{full} MiB are kept");
-    // It is still a machine that one can work with.
-    bench.ssh(machine, "systemctl is-system-running >/dev/null || true; ! dmesg | grep -iE 'out of memory|oom-kill|i/o error'")?;
+    // It is still a machine that one can work with, and the same node.
+    bench.ssh(machine, "! dmesg | grep -iE 'out of memory|oom-kill|i/o error'")?;
+    bench.ssh(machine, "/run/bootfabric/bin/bootfabric status >/dev/null")?;
+    ensure!(bench.ssh(machine, SERVICE)? == service, "the node's process is another one");
     bench.ssh(machine, "rm /root/fill && sync")?;
     // XFS tells the device in the background.
     bench.ssh(
