@@ -51,13 +51,14 @@ done
 cd "$1/bootfabric-kernel"
 apt-get -q -o APT::Sandbox::User=root download $all"#;
 
-/// Fetches and checks what the archive says of itself, and prints when it was published: a line of seconds for each suite.
+/// Fetches and checks what the archive says of itself, and prints when it was published: a line `published SECONDS` for each
+/// suite, among the messages (mmdebstrap gives hooks no other output).
 const ASK_ARCHIVE: &str = r#"set -eu
 export APT_CONFIG="$MMDEBSTRAP_APT_CONFIG"
 apt-get -q update --error-on=any -o APT::Sandbox::User=root -o Acquire::Languages=none \
     -o Acquire::IndexTargets::deb::Packages::DefaultEnabled=false >&2
 for file in "$1"/var/lib/apt/lists/*Release; do
-    sed -n 's/^Date: //p' "$file" | head -n 1 | date -u -f - +%s
+    sed -n 's/^Date: //p' "$file" | head -n 1 | date -u -f - '+published %s'
 done"#;
 
 /// Removes what `mmdebstrap` copied from this machine for the time of the installation, unless it became something else.
@@ -140,10 +141,8 @@ fn published(
     command.args(["--variant=custom", "--format=null", "--skip=update"]);
     command.arg(format!("--setup-hook=sh -c {} ask-archive \"$1\"", quoted(ASK_ARCHIVE)));
     command.arg("--").args([&recipe.suite, "/dev/null"]).args(mirrors);
-    command.stdout(Stdio::piped());
     progress.begin(Step::PackageLists, None);
-    let dates = run(command, progress)?;
-    Ok(dates.lines().filter_map(|line| line.parse::<u64>().ok()).max().map(|date| date.to_string()))
+    Ok(run(command, progress)?.map(|date| date.to_string()))
 }
 
 fn option(name: &str, value: &Path) -> std::ffi::OsString {
@@ -245,14 +244,17 @@ fn unpack_kernel(packages: &Path, target: &Path) -> Result<(), RecipeError> {
     Ok(())
 }
 
-/// Runs `command` to its end and tells `progress` the steps that it tells itself. Returns what it printed if that is wanted, a few lines.
-fn run(mut command: Command, progress: &dyn Progress) -> Result<String, ToolError> {
+/// Runs `command` to its end and tells `progress` the steps that it tells itself. Returns the newest time that
+/// [`ASK_ARCHIVE`] told.
+fn run(mut command: Command, progress: &dyn Progress) -> Result<Option<u64>, ToolError> {
     command.stderr(Stdio::piped());
     let mut child = command.spawn().map_err(|source| MMDEBSTRAP.io(source))?;
     let (mut last, mut step, mut in_hook) = (std::collections::VecDeque::new(), None, false);
+    let mut published = None;
     if let Some(stderr) = child.stderr.take() {
         for line in BufReader::new(stderr).split(b'\n').map_while(Result::ok) {
             let line = String::from_utf8_lossy(&line).into_owned();
+            published = published.max(line.strip_prefix("published ").and_then(|date| date.parse().ok()));
             let next = step_of(&line);
             if next.is_some() && next != step {
                 step = next;
@@ -271,12 +273,12 @@ fn run(mut command: Command, progress: &dyn Progress) -> Result<String, ToolErro
         }
     }
     progress.end();
-    let output = child.wait_with_output().map_err(|source| MMDEBSTRAP.io(source))?;
-    if output.status.success() {
-        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    let status = child.wait().map_err(|source| MMDEBSTRAP.io(source))?;
+    if status.success() {
+        return Ok(published);
     }
     let words = last.make_contiguous().join("\n").trim().to_owned();
-    Err(ToolError::Failed { name: MMDEBSTRAP.name(), status: output.status, words })
+    Err(ToolError::Failed { name: MMDEBSTRAP.name(), status, words })
 }
 
 /// The step that `line` of `mmdebstrap` announces.
