@@ -222,7 +222,7 @@ fn show(args: &NameArgs) -> anyhow::Result<()> {
     print_line(&format!("kernel       {} for {}", release.kernel_version, release.arch))?;
     print_line(&format!("arguments    {}", release.cmdline))?;
     print_line(&format!(
-        "root mode    {}, {} MiB of memory needed",
+        "root mode    {}, needs {} MiB of memory beside the 120 to 160 of kernel and first stage",
         release.root_mode, release.memory_needed_mib
     ))?;
     let blobs = [("root", &release.root), ("kernel", &release.kernel), ("first stage", &release.first_stage)];

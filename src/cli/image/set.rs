@@ -37,7 +37,7 @@ pub(super) fn run(args: SetArgs) -> anyhow::Result<()> {
     }
     print_line(&format!("image {} {} (generation {})", release.name, release.version, release.generation))?;
     print_line(&format!(
-        "  root mode {}, {} MiB of memory needed",
+        "  root mode {}, needs {} MiB of memory beside the 120 to 160 of kernel and first stage",
         release.root_mode, release.memory_needed_mib
     ))?;
     print_line(&format!("  arguments {}", release.cmdline))?;
