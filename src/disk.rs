@@ -12,7 +12,7 @@
 //! | [`probe`], [`check`] | what a disk holds already, and whether it may go |
 //! | [`layout`], [`gpt`] | the plan, and the partition table |
 //! | [`mke2fs`], [`loader`], [`partitions`] | filesystems, boot loader, what the kernel knows |
-//! | `line` | the kernel line that goes onto the disk |
+//! | `image`, `line` | what of an image goes there, and the kernel line that does |
 //! | [`prepare`], [`finish`] | all that comes before store and root are on the disk, and all after |
 //! | [`install`] | an operator's way: store and root are there, and copied in between |
 //! | [`step`] | the first stage's way: the disk is filled in between, while chunks come |
@@ -26,6 +26,7 @@ mod device;
 mod error;
 mod finish;
 mod gpt;
+mod image;
 mod install;
 mod layout;
 mod line;
@@ -40,7 +41,8 @@ mod step;
 pub use check::{Installed, check, installed};
 pub use device::{DeviceError, DiskName, volumes};
 pub use error::InstallError;
-pub use install::{Image, Request, install};
+pub use image::Image;
+pub use install::{Request, install};
 pub use line::kept_words;
 pub(crate) use line::words;
 pub use mke2fs::{MakeError, find as mke2fs};

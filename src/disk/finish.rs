@@ -8,7 +8,7 @@ use std::path::Path;
 use super::check::Installed;
 use super::error::InstallError;
 use super::gpt::Piece;
-use super::install::Image;
+use super::image::Image;
 use super::loader::{self, Loader};
 use super::prepare::{Ids, Prepared};
 use super::probe::{MARK, MARK_AT};

@@ -6,13 +6,11 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use fabric::trust::Release;
-use serde::{Deserialize, Serialize};
-
 use super::check::Installed;
 use super::device::DiskName;
 use super::error::InstallError;
 use super::finish::{Finish, write_fstab};
+use super::image::Image;
 use super::layout::Needs;
 use super::loader::Loader;
 use super::partitions::reread;
@@ -43,38 +41,6 @@ pub struct Request {
     pub root: Option<PathBuf>,
     /// A directory for what is only needed meanwhile, best on the store's filesystem; it is removed.
     pub scratch: PathBuf,
-}
-
-/// An image, as far as a disk is concerned.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Image {
-    /// Object id of the signed release, in hexadecimal.
-    pub release: String,
-    /// What the boot menu calls it.
-    pub title: String,
-    /// Blob of the kernel.
-    pub kernel: String,
-    /// Blob of the first stage.
-    pub first_stage: String,
-    /// Blob of the root.
-    pub root: String,
-    /// All its blobs.
-    pub blobs: Vec<String>,
-}
-
-impl Image {
-    /// The image of `release`, whose object id is `id`.
-    #[must_use]
-    pub fn of(id: &str, release: &Release) -> Self {
-        Self {
-            release: id.to_owned(),
-            title: format!("{} {}", release.name, release.version),
-            kernel: release.kernel.blob.to_string(),
-            first_stage: release.first_stage.blob.to_string(),
-            root: release.root.blob.to_string(),
-            blobs: release.blobs().map(|blob| blob.blob.to_string()).collect(),
-        }
-    }
 }
 
 /// Installs; says with `step` what is being done.

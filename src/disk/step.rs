@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::device::DiskName;
 use super::error::InstallError;
 use super::finish::{Finish, write_fstab};
-use super::install::Image;
+use super::image::Image;
 use super::layout::Needs;
 use super::loader::Loader;
 use super::prepare::{Ids, Prepared, Wanted};
