@@ -16,10 +16,12 @@ impl Core {
     /// Says of which blobs nothing comes any more while neighbours hold nothing of what is missing.
     pub(super) fn seek(&mut self, now: Time) {
         for id in self.fetches.values() {
-            let under_way = self.flights.values().any(|flight| flight.blob == *id);
             let Some(blob) = self.blobs.get_mut(id) else { continue };
             let (holders, Some(fetch)) = (&blob.holders, &mut blob.fetch) else { continue };
-            if under_way || now.since(fetch.progress) < PATIENCE || now.since(fetch.sought) < PATIENCE {
+            if now.since(fetch.progress) < PATIENCE || now.since(fetch.sought) < PATIENCE {
+                continue;
+            }
+            if self.flights.values().any(|flight| flight.blob == *id) {
                 continue;
             }
             fetch.sought = now;
