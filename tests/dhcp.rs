@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use dhcp_lab::*;
 use netlab::pcap::{DhcpKind, DhcpMessage};
-use netlab::{Host, wait_until};
+use netlab::{Host, Process, wait_until};
+use nix::sys::signal::Signal;
 
 #[test]
 fn d7_five_nodes_give_one_offer_to_one_client_and_to_fifty_at_once() -> anyhow::Result<()> {
@@ -279,6 +280,22 @@ fn an_address_in_foreign_use_is_found_and_told_to_all_nodes() -> anyhow::Result<
     Ok(())
 }
 
+/// Signals a client again and again: while it sets its address, it does not listen.
+fn tell_until(what: &str, client: &Process, signal: Signal, heard: impl Fn() -> bool) -> anyhow::Result<()> {
+    let mut told = None;
+    wait_until(what, PATIENCE, || {
+        if heard() {
+            return Some(());
+        }
+        if told.is_none_or(|at: Instant| at.elapsed() > RETRY) {
+            client.signal(signal).ok()?;
+            told = Some(Instant::now());
+        }
+        None
+    })?;
+    Ok(())
+}
+
 #[test]
 fn real_clients_get_renew_and_release_their_addresses() -> anyhow::Result<()> {
     let Some(link) = Link::new("clients")? else { return Ok(()) };
@@ -306,16 +323,8 @@ fn real_clients_get_renew_and_release_their_addresses() -> anyhow::Result<()> {
     let obtained =
         || std::fs::read_to_string(udhcpc.log_path()).unwrap_or_default().matches(" obtained ").count();
     wait_until("udhcpc has its lease", PATIENCE, || (obtained() == 1).then_some(()))?;
-    // Told to renew while it still sets its address, it does not listen.
-    let mut told = None;
-    wait_until("udhcpc renews", PATIENCE, || {
-        if told.is_none_or(|at: Instant| at.elapsed() > RETRY) {
-            udhcpc.signal(nix::sys::signal::Signal::SIGUSR1).ok()?;
-            told = Some(Instant::now());
-        }
-        (obtained() >= 2).then_some(())
-    })?;
-    assert!(count(&host, DhcpKind::Ack) >= 2);
+    tell_until("udhcpc renews", &udhcpc, Signal::SIGUSR1, || obtained() >= 2)?;
+    wait(&host, DhcpKind::Ack, 2)?;
     udhcpc.terminate()?;
     wait(&host, DhcpKind::Release, 1)?;
 
@@ -352,12 +361,16 @@ fn real_clients_get_renew_and_release_their_addresses() -> anyhow::Result<()> {
     wait(&host, DhcpKind::Release, 1)?;
 
     let host = link.lab.host("dhcpcd", &link.switch)?;
-    let mut command = host.command("dhcpcd");
-    command.args(["-4", "-B", "-f", "/dev/null", "-c", "/bin/true", "--noarp", "-p", "eth0"]);
-    let dhcpcd = host.spawn("dhcpcd", &mut command)?;
-    wait(&host, DhcpKind::Ack, 1)?;
-    dhcpcd.signal(nix::sys::signal::Signal::SIGALRM)?;
-    wait(&host, DhcpKind::Release, 1)?;
+    let mut command = host.command("unshare");
+    // It keeps leases by the interface's name; those of other runs and of the machine are not this one's.
+    let script =
+        "mount -t tmpfs none /var/lib/dhcpcd && exec dhcpcd -4 -B -f /dev/null -c /bin/true --noarp -p eth0";
+    let dhcpcd = host.spawn("dhcpcd", command.args(["--mount", "sh", "-c", script]))?;
+    let log = || std::fs::read_to_string(dhcpcd.log_path()).unwrap_or_default();
+    // Told earlier, it has nothing to release, though the ACK has passed.
+    wait_until("dhcpcd has its lease", PATIENCE, || log().contains(": leased ").then_some(()))?;
+    tell_until("dhcpcd gives it back", &dhcpcd, Signal::SIGALRM, || log().contains("received SIGALRM"))?;
+    wait(&host, DhcpKind::Release, 1).with_context(log)?;
     Ok(())
 }
 
