@@ -11,7 +11,7 @@ use crate::lab::{Owned, Shared, Stage};
 use crate::netns::Namespace;
 use crate::pcap::{Follower, Trace};
 use crate::wait::{Progress, wait_progress};
-use crate::{Process, Result};
+use crate::{Error, Process, Result};
 
 /// tcpdump starts in a fraction of a second, and ends at once when it is told to.
 const TCPDUMP_WAIT: Duration = Duration::from_secs(20);
@@ -108,13 +108,22 @@ impl Capture {
         self.0.stop()
     }
 
-    /// What it has recorded so far.
+    /// What has passed until now: a frame that tcpdump has not written yet is waited for.
     ///
     /// # Errors
-    /// When the file cannot be read or is none.
+    /// When the file cannot be read or is none, or tcpdump does not come to write.
     pub fn trace(&self) -> Result<Trace> {
         let mut follower = self.0.follower.lock().unwrap_or_else(PoisonError::into_inner);
-        follower.read_on()?;
+        let passed = self.0.passed()?;
+        wait_progress(&format!("{passed} frames in the capture {}", self.0.name), TCPDUMP_WAIT, || {
+            let running = self.is_running();
+            follower.read_on()?;
+            Ok(if follower.trace().frames >= passed || !running {
+                Progress::Done(())
+            } else {
+                Progress::Pending(follower.trace().to_string())
+            })
+        })?;
         Ok(follower.trace().clone())
     }
 
@@ -143,6 +152,26 @@ impl Capture {
 }
 
 impl Inner {
+    /// How many frames the kernel has taken for tcpdump, written or not; 0 when it has stopped. tcpdump says it when it
+    /// gets SIGUSR1 (tcpdump(8)).
+    fn passed(&self) -> Result<u64> {
+        let log = self.process.log_path();
+        let answers = || -> Result<Vec<u64>> {
+            let log = std::fs::read_to_string(log).map_err(Error::file("read", log))?;
+            Ok(log.lines().filter_map(parse_passed).collect())
+        };
+        let before = answers()?.len();
+        self.process.signal(Signal::SIGUSR1)?;
+        wait_progress(&format!("tcpdump's counts of {}", self.name), TCPDUMP_WAIT, || {
+            let running = self.process.is_running();
+            Ok(match answers()?.get(before) {
+                Some(&passed) => Progress::Done(passed),
+                None if running => Progress::Pending(self.process.describe()),
+                None => Progress::Done(0),
+            })
+        })
+    }
+
     fn stop(&self) -> Result<CaptureStats> {
         self.process.signal(Signal::SIGINT)?;
         self.process.wait(TCPDUMP_WAIT)?;
@@ -169,9 +198,32 @@ fn parse_stats(log: &str) -> CaptureStats {
     }
 }
 
+/// tcpdump's answer to SIGUSR1, in one line:
+/// `tcpdump: 12 packets captured, 14 packets received by filter, 0 packets dropped by kernel`.
+fn parse_passed(line: &str) -> Option<u64> {
+    let number = |part: &str| part.split_ascii_whitespace().next()?.parse::<u64>().ok();
+    let (mut received, mut dropped) = (None, 0);
+    for part in line.strip_prefix("tcpdump: ")?.split(", ") {
+        if part.ends_with("received by filter") {
+            received = number(part);
+        } else if part.ends_with("dropped by kernel") {
+            dropped = number(part)?;
+        }
+    }
+    received?.checked_sub(dropped)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn tcpdumps_answer() {
+        let line = "tcpdump: 1 packet captured, 14 packets received by filter, 2 packets dropped by kernel";
+        assert_eq!(parse_passed(line), Some(12));
+        assert_eq!(parse_passed("14 packets received by filter"), None);
+        assert_eq!(parse_passed("tcpdump: listening on br0, link-type EN10MB"), None);
+    }
 
     #[test]
     fn tcpdumps_last_words() {

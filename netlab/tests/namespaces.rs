@@ -135,6 +135,14 @@ fn a_capture_counts_who_sent_what() -> Result<()> {
     };
     capture.wait_for("the datagram", LONG, seen)?;
     cable.wait_for("the datagram", LONG, seen)?;
+    // What has passed is in a trace at once.
+    let (from, before) = (socket(&a), capture.trace()?.frames);
+    for sent in 1..=500 {
+        from.send_to(b"more", SocketAddrV4::new(B, 4000)).unwrap();
+        if sent % 50 == 0 {
+            assert_eq!(capture.trace()?.frames, before + sent);
+        }
+    }
     let stats = capture.stop()?;
     assert!(stats.captured >= 1 && stats.dropped == 0, "{stats:?}");
     assert_eq!(capture.trace()?.frames, stats.captured);
