@@ -148,7 +148,8 @@ async fn http_is_used_again_when_it_is_back() {
     tokio::time::timeout(PATIENCE, async {
         peer.fetch(&source).await.unwrap();
         assert_eq!(route(told.recv().await), Route::Swarm);
-        let _server = Server::at(address, peer.store.clone(), Behaviour::Honest).await;
+        let listener = tokio::net::TcpListener::bind(address).await.unwrap();
+        let _server = Server::on(listener, peer.store.clone(), Behaviour::Honest);
         while source.route() == Route::Swarm {
             peer.fetch(&source).await.unwrap();
         }

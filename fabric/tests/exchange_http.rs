@@ -5,6 +5,7 @@
 mod exchange_support;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -68,7 +69,7 @@ async fn those_who_wait_for_a_connection_fail_together() {
 
 /// A peer takes requests and never answers. Once nobody waits for them any more, a new request gets a new connection at once,
 /// however long a stall may last.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test]
 async fn requests_that_were_given_up_do_not_hold_the_connection() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(dir.path(), StoreOptions { durable: false, ..StoreOptions::default() }).unwrap();
@@ -89,11 +90,12 @@ async fn requests_that_were_given_up_do_not_hold_the_connection() {
         stream = asked => stream,
         _ = &mut given_up => unreachable!("nobody answers"),
     };
-    drop((given_up, silent));
-    let _server = Server::at(address, store, Behaviour::Honest).await;
+    drop(given_up);
+    let server = Server::on(silent, store, Behaviour::Honest);
     let mut sink = Vec::new();
     let answer = source.fetch(&blob, 0..1000, &mut sink);
     tokio::time::timeout(PATIENCE, answer).await.expect("it waits for the silent connection").unwrap();
+    assert_eq!(server.connections.load(Ordering::Relaxed), 1, "one for those who gave up");
 }
 
 #[tokio::test]
@@ -108,5 +110,5 @@ async fn one_connection_serves_many_requests() {
         sink.clear();
         source.fetch(&blob, start * 1000..(start + 1) * 1000, &mut sink).await.unwrap();
     }
-    assert_eq!(server.connections.load(std::sync::atomic::Ordering::Relaxed), 1);
+    assert_eq!(server.connections.load(Ordering::Relaxed), 1);
 }

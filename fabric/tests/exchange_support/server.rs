@@ -68,27 +68,29 @@ pub struct Server {
 
 impl Server {
     pub async fn start(store: Store, behaviour: Behaviour) -> Self {
-        Self::start_with((std::net::Ipv4Addr::LOCALHOST, 0).into(), store, behaviour, None).await
+        Self::on(Self::listen().await, store, behaviour)
     }
 
-    /// A server at an address that another one has left.
-    pub async fn at(address: SocketAddr, store: Store, behaviour: Behaviour) -> Self {
-        Self::start_with(address, store, behaviour, None).await
+    async fn listen() -> TcpListener {
+        TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0)).await.unwrap()
     }
 
     /// Serves over TLS whoever shows `token`.
     pub async fn start_private(store: Store, behaviour: Behaviour, tls: TlsServer, token: &str) -> Self {
-        let any = (std::net::Ipv4Addr::LOCALHOST, 0).into();
-        Self::start_with(any, store, behaviour, Some((tls, token.to_owned()))).await
+        Self::start_with(Self::listen().await, store, behaviour, Some((tls, token.to_owned())))
     }
 
-    async fn start_with(
-        address: SocketAddr,
+    /// Answers who connects to `listener` from now on.
+    pub fn on(listener: TcpListener, store: Store, behaviour: Behaviour) -> Self {
+        Self::start_with(listener, store, behaviour, None)
+    }
+
+    fn start_with(
+        listener: TcpListener,
         store: Store,
         behaviour: Behaviour,
         private: Option<(TlsServer, String)>,
     ) -> Self {
-        let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, connections) = (CancellationToken::new(), Arc::new(AtomicU32::new(0)));
         let (stopped, count) = (stop.clone(), Arc::clone(&connections));

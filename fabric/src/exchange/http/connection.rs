@@ -79,8 +79,10 @@ pub(super) async fn serve(
     let mut waiting: VecDeque<Request> = VecDeque::new();
     loop {
         waiting.retain(|request| !request.reply.is_closed());
-        if waiting.is_empty() {
+        while waiting.is_empty() {
             match queue.recv().await {
+                // A connection only for those who gave up would keep the others waiting.
+                Some(request) if request.reply.is_closed() => {}
                 Some(request) => waiting.push_back(request),
                 None => return,
             }
@@ -180,6 +182,7 @@ impl<'a> Connection<'a> {
         abandoned: &Notify,
     ) -> Result<Next, Broken> {
         loop {
+            self.forget_unwritten(waiting);
             if waiting.front().is_some_and(|request| request.reply.is_closed()) {
                 // Not finished with a request nobody waits for: its bytes would come all the same.
                 waiting.pop_front();
@@ -221,6 +224,12 @@ impl<'a> Connection<'a> {
             (Some(current), Some(request)) if self.ahead.is_empty() => current.due(request),
             _ => 1,
         }
+    }
+
+    /// Drops requests that were given up before they were written: the peer need not know of them.
+    fn forget_unwritten(&self, waiting: &mut VecDeque<Request>) {
+        let mut written = (0..waiting.len()).map(|at| at < self.written);
+        waiting.retain(|request| written.next().unwrap_or_default() || !request.reply.is_closed());
     }
 
     async fn write_ahead(&mut self, waiting: &VecDeque<Request>) -> Result<(), Broken> {
