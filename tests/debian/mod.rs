@@ -56,13 +56,15 @@ impl Debian {
     /// The beginning of a command that runs its next argument on `machine`.
     pub(crate) fn ssh_command(&self, machine: &MachineNode) -> anyhow::Result<Command> {
         let mut ssh = self.origin.host.command("timeout");
-        ssh.arg(PATIENCE.as_secs().to_string()).args(["ssh", "-q", "-F", "none", "-o", "BatchMode=no"]);
+        ssh.arg(PATIENCE.as_secs().to_string()).args(["ssh", "-F", "none", "-o", "BatchMode=no"]);
         for option in [
             "StrictHostKeyChecking=no",
             "UserKnownHostsFile=/dev/null",
             "PreferredAuthentications=none",
+            "LogLevel=ERROR",
+            // A second apart: a machine that has told of its boot may be far from its ssh server. `timeout` ends it.
+            "ConnectionAttempts=1000",
             "ConnectTimeout=60",
-            "ConnectionAttempts=5",
             // A machine that starts anew says no goodbye.
             "ServerAliveInterval=5",
             "ServerAliveCountMax=6",
