@@ -12,7 +12,7 @@
 //! | `protocol`, `member`, `announce`, `frame`, `gossip` | words on the wire and their checks |
 //! | `members`, `dial`, `watch`, `records`, `outbox`, `pace` | cores: state machines without I/O, clock or chance |
 //! | `admission` | who takes part in a private fabric |
-//! | `behaviour`, `streams` | the libp2p swarm and streams over it |
+//! | `behaviour`, `streams`, `address` | the libp2p swarm, streams over it, its addresses |
 //! | `session`, `objects`, `bulk` | the task of one peer's channel; one request for an object, for a run |
 //! | `driver` | the one task that owns the swarm and the cores |
 //! | `handle` | the outside |
@@ -29,6 +29,7 @@
 //!
 //! It never owns: blobs, chunks, who fetches what from whom (the exchange does), the meaning of records.
 
+mod address;
 mod admission;
 mod announce;
 mod behaviour;
