@@ -56,6 +56,6 @@ pub use first_stage::{FirstStageError, Part};
 pub use grub::GrubError;
 pub use kernel::{KernelError, KernelImageError, KernelSource};
 pub use modules::{Absent, IndexError, ModuleSet, PackError, SETS, SelectError};
-pub use root::{RootError, RootSource};
+pub use root::{RootError, RootSource, SQUASHFS_OPTIONS};
 pub use tar::TarError;
 pub use tool::ToolError;

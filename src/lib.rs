@@ -8,6 +8,7 @@
 //! | [`disk`] | images installed on disks |
 //! | [`event`] | what a node says of itself to programs |
 //! | [`home`] | an operator's directory: keys, settings, store |
+//! | `human` | numbers as people read them |
 //! | [`image`] | building images |
 //! | [`lab`] | the scenario of `bootfabric lab` |
 //! | `kexec` | starting a kernel from a running one |
@@ -25,6 +26,7 @@ pub mod cli;
 pub mod disk;
 pub mod event;
 pub mod home;
+mod human;
 pub mod image;
 mod kexec;
 pub mod lab;

@@ -8,14 +8,15 @@
 //! |---|---|
 //! | [`config`], [`status`] | what a node is told, and what it tells |
 //! | [`begin`] | the three ways to begin |
-//! | [`view`] | what it knows at the moment |
+//! | [`view`], [`heard`] | what it knows at the moment, releases that peers announced among it |
 //! | [`join`] | coming to hold a release |
+//! | [`arriving_root`], [`unpack`], [`given_back`] | the root while it arrives; unpacking it meanwhile; its blob, given back then |
 //! | [`files`], [`own_files`], [`script`], [`arriving`] | what it serves |
-//! | [`boots`], [`metrics`] | how far each machine has come, and counters |
+//! | [`boots`], [`boot_steps`], [`metrics`] | how far each machine has come, and counters |
 //! | [`machines`] | newer settings of the fabric |
 //! | [`next_boot`] | what this machine starts next, if it starts without its firmware |
-//! | [`members`] | its part in a private fabric |
-//! | [`services`], [`boot`] | HTTP, TFTP and DHCP in this program |
+//! | [`members`], [`not_admitted`] | its part in a private fabric |
+//! | [`services`], [`boot`], [`identity`] | HTTP, TFTP and DHCP in this program |
 //! | [`sharing`] | the share of the root's blob that a node keeps which has unpacked it |
 //! | [`bulk`] | runs from and for peers: HTTP, or the swarm where it cannot be reached |
 //! | [`neighbours`] | the swarm's events, carried to exchange, DHCP and view |
@@ -29,19 +30,25 @@
 //! that the sockets go on living in the next agent. What was verified is in the store already.
 
 mod arriving;
+mod arriving_root;
 mod begin;
 mod boot;
+mod boot_steps;
 mod boots;
 pub(crate) mod bulk;
 pub mod config;
 pub(crate) mod control;
 pub(crate) mod files;
+mod given_back;
+mod heard;
+mod identity;
 mod join;
 pub(crate) mod machines;
 pub(crate) mod members;
 mod metrics;
 pub(crate) mod neighbours;
 pub(crate) mod next_boot;
+mod not_admitted;
 mod own_address;
 mod own_files;
 mod script;
@@ -79,6 +86,7 @@ use bulk::StoredRuns;
 use config::DhcpMode;
 use control::{Asked, Legacy, SocketRole};
 use files::NodeFiles;
+use identity::Identity;
 use join::Join;
 use own_files::OwnFiles;
 use services::Sockets;
@@ -199,7 +207,7 @@ impl Node {
         if let (Some(settings), Some(said)) = (settings, said) {
             view.set_settings(settings, said);
         }
-        tokio::spawn(boots::follow(Arc::clone(&view), events.subscribe(), events.clone()));
+        tokio::spawn(boot_steps::follow(Arc::clone(&view), events.subscribe(), events.clone()));
         let files: Arc<dyn BootFiles> = Arc::new(NodeFiles::new(store.clone(), Arc::clone(&view), own_files));
         let stop_services = CancellationToken::new();
         let at = SocketAddrV4::new(address, http_port);
@@ -323,7 +331,7 @@ impl Node {
         if config.dhcp != DhcpMode::Off {
             let own =
                 mac_bytes(&config.mac).context("the interface's hardware address is not an Ethernet one")?;
-            let identity = boot::Identity {
+            let identity = Identity {
                 mode: config.dhcp.into(),
                 proxy_style: config.dhcp.into(),
                 fabric: *FabricTag::of(config.trust_root.as_bytes()).as_bytes(),

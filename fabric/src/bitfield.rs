@@ -161,6 +161,31 @@ impl Bitfield {
         })
     }
 
+    /// The runs of consecutive chunks in the set, ascending.
+    pub(crate) fn runs(&self) -> impl Iterator<Item = Range<u32>> + '_ {
+        let mut members = self.iter().peekable();
+        std::iter::from_fn(move || {
+            let first = members.next()?;
+            let mut end = first + 1;
+            while members.next_if_eq(&end).is_some() {
+                end += 1;
+            }
+            Some(first..end)
+        })
+    }
+
+    /// The runs of consecutive chunks in the set that lie in `range`, ascending.
+    pub(crate) fn runs_in(&self, range: Range<u32>) -> Vec<Range<u32>> {
+        let mut runs: Vec<Range<u32>> = Vec::new();
+        for chunk in range.filter(|&chunk| self.has(chunk)) {
+            match runs.last_mut() {
+                Some(run) if run.end == chunk => run.end += 1,
+                _ => runs.push(chunk..chunk + 1),
+            }
+        }
+        runs
+    }
+
     /// The words, lowest chunk in the lowest bit.
     #[must_use]
     pub fn words(&self) -> &[u64] {

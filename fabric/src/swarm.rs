@@ -12,10 +12,10 @@
 //! | `protocol`, `member`, `announce`, `frame`, `gossip` | words on the wire and their checks |
 //! | `members`, `dial`, `watch`, `records`, `outbox`, `pace` | cores: state machines without I/O, clock or chance |
 //! | `admission` | who takes part in a private fabric |
-//! | `behaviour`, `streams` | the libp2p swarm and streams over it |
+//! | `behaviour`, `streams`, `address` | the libp2p swarm, streams over it, its addresses |
 //! | `session`, `objects`, `bulk` | the task of one peer's channel; one request for an object, for a run |
 //! | `driver` | the one task that owns the swarm and the cores |
-//! | `handle` | the outside |
+//! | `handle`, `bulk_source` | the outside |
 //!
 //! # Tasks and channels
 //! The driver task owns everything; it spawns one task per session (at most one per connection), and one per request
@@ -29,10 +29,12 @@
 //!
 //! It never owns: blobs, chunks, who fetches what from whom (the exchange does), the meaning of records.
 
+mod address;
 mod admission;
 mod announce;
 mod behaviour;
 mod bulk;
+mod bulk_source;
 mod dial;
 mod driver;
 mod elsewhere;
@@ -64,7 +66,8 @@ pub use admission::{
 };
 pub use announce::{AnnounceError, AnnouncedKind, Announcement, MAX_ANNOUNCED_NAME, MAX_HEADS};
 pub use behaviour::BuildError;
-pub use bulk::{BulkReader, BulkSource, MAX_BULK, NotHeld};
+pub use bulk::{BulkReader, MAX_BULK, NotHeld};
+pub use bulk_source::BulkSource;
 pub use handle::{PeerInfo, SendError, SwarmHandle};
 pub use key::{KeyError, MalformedKey, NodeKey, NodePublicKey};
 pub use member::{MAX_NAME, MAX_RACK, MAX_VERSION, MemberError, MemberInfo};

@@ -7,9 +7,9 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use serde_json::json;
 
-use crate::lab::{Owned, Shared, Stage};
 use crate::netns::Namespace;
 use crate::pcap::{Follower, Trace};
+use crate::shared::{Owned, Shared, Stage};
 use crate::wait::{Progress, wait_progress};
 use crate::{Error, Process, Result};
 

@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde_json::json;
 
 use crate::events::EventLog;
-use crate::lab::{Owned, Shared, Stage};
 use crate::netns::Namespace;
+use crate::shared::{Owned, Shared, Stage};
 use crate::{Cidr, Mac, Port, Process, Result, Switch};
 
 /// The interface of a host.

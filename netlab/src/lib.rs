@@ -39,6 +39,7 @@ pub mod pcap;
 mod port;
 mod process;
 mod shape;
+mod shared;
 mod state;
 mod sweep;
 mod switch;

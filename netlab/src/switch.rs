@@ -4,9 +4,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::json;
 
-use crate::lab::Shared;
 use crate::netns::Namespace;
 use crate::port::{self, Port};
+use crate::shared::Shared;
 use crate::{Capture, CaptureOptions, Error, Mac, Result};
 
 const BRIDGE: &str = "br0";

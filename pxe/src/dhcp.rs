@@ -16,11 +16,13 @@ pub mod arp;
 pub mod class;
 pub mod client;
 pub mod config;
+mod config_error;
 pub mod core;
 pub mod driver;
 pub mod event;
 #[cfg(test)]
 mod fixtures;
+mod identity;
 pub mod interface;
 mod known;
 pub mod lease;
@@ -31,6 +33,7 @@ pub mod pool;
 pub mod probe;
 pub mod rank;
 mod reply;
+mod subnet;
 pub mod table;
 pub mod time;
 

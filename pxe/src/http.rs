@@ -22,6 +22,7 @@ mod limits;
 pub mod range;
 pub mod rate;
 mod server;
+mod shared;
 pub mod status;
 pub mod target;
 mod turns;

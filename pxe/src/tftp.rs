@@ -12,6 +12,7 @@ mod lockstep;
 pub mod negotiate;
 pub mod packet;
 mod reader;
+mod report;
 mod retransmit;
 pub mod sender;
 mod server;

@@ -4,9 +4,10 @@ use std::net::SocketAddrV4;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::output::{human_bytes, print_line};
+use super::output::print_line;
 use super::transfer_bar::TransferBar;
 use crate::event::Events;
+use crate::human::human_bytes;
 use crate::limits::Rate;
 use crate::share::Ticket;
 use crate::share::address::ListenAt;

@@ -2,8 +2,9 @@
 
 use clap::Subcommand;
 
-use super::output::{human_bytes, print_json, print_line};
+use super::output::{print_json, print_line};
 use super::place::Place;
+use crate::human::human_bytes;
 use crate::image::Part;
 use crate::image::build::{BuildRequest, Built};
 use crate::image::heads::{self, Image};

@@ -9,9 +9,10 @@ use anyhow::{Context, ensure};
 use fabric::content::BlobRef;
 use fabric::store::{LockMode, Store, StoreOptions};
 
-use super::output::{human_bytes, print_line};
+use super::output::print_line;
 use super::transfer_bar::TransferBar;
 use crate::event::{Event, Events};
+use crate::human::human_bytes;
 use crate::limits::Rate;
 use crate::share::Ticket;
 use crate::share::address::ListenAt;

@@ -6,7 +6,8 @@ use anyhow::Context;
 use fabric::exchange::Route;
 use tokio::io::AsyncBufReadExt;
 
-use super::output::{human_bytes, print_line};
+use super::output::print_line;
+use crate::human::human_bytes;
 use crate::node::control::{Request, ask, ask_line, socket_path};
 use crate::node::status::{ShareStatus, Status};
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Subcommand;
 use fabric::store::{Item, StoreError};
 
-use super::output::{human_bytes, print_json, print_line};
+use super::output::{print_json, print_line};
 use super::place::Place;
 use super::status::DEFAULT_STATE;
 

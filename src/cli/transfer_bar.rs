@@ -5,7 +5,7 @@ use std::io::IsTerminal;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::output::human_bytes;
+use crate::human::human_bytes;
 use crate::share::fetch::Progress;
 
 /// Lines that are written where there is no terminal.

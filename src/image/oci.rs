@@ -20,6 +20,7 @@ mod digest;
 mod document;
 mod layout;
 mod registry;
+mod registry_error;
 mod source;
 
 use std::io;
@@ -27,7 +28,7 @@ use std::path::{Path, PathBuf};
 
 pub use digest::Digest;
 use document::{Descriptor, Document, ImageConfig, Manifest};
-pub use registry::RegistryError;
+pub use registry_error::RegistryError;
 pub use source::{ImageSource, SourceError};
 
 use super::archive::ArchiveError;

@@ -28,6 +28,7 @@ use super::kernel::Kernel;
 use super::progress::{Progress, Step};
 use super::tar::{Kind, Member, NewMember, TarError, TarReader};
 use super::tool::ToolError;
+pub use pack::SQUASHFS_OPTIONS;
 pub(super) use rules::is_left_out;
 use survey::Survey;
 use tree::{Plan, Tree};

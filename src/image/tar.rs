@@ -6,13 +6,15 @@
 //!
 //! Formats: POSIX.1-1988 (ustar), POSIX.1-2001 (pax), and GNU's long names and sparse files.
 
+mod header;
 mod pax;
 mod reader;
 mod sparse;
 mod writer;
 
+pub(super) use header::Kind;
 pub use reader::TarError;
-pub(super) use reader::{Kind, Member, TarReader};
+pub(super) use reader::{Member, TarReader};
 pub(super) use writer::{END, NewMember, padding};
 
 /// Everything in a tar comes in blocks of this many bytes.

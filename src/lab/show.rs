@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use netlab::{Source, Timeline};
 
-use crate::cli::output::human_bytes;
 use crate::event::Event;
+use crate::human::human_bytes;
 
 /// How long the thread waits for an event before it looks whether it should end.
 const LOOK: Duration = Duration::from_millis(200);

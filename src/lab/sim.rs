@@ -8,7 +8,7 @@ use fabric::exchange::sim::{Outcome, Scenario};
 use serde::Serialize;
 
 use super::plot::{Look, Mark, Plot, Series};
-use crate::cli::output::human_bytes;
+use crate::human::human_bytes;
 
 /// Percentages of the nodes whose times are told.
 const PERCENTS: [u32; 8] = [1, 10, 25, 50, 75, 90, 99, 100];

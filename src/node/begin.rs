@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use fabric::codec;
-use fabric::id::BlobId;
 use fabric::store::{LockMode, Store, StoreOptions};
 use fabric::swarm::NodeKey;
 use fabric::trust::Operator;
@@ -39,8 +38,6 @@ const LOCK_PATIENCE: Duration = Duration::from_secs(10);
 const CONFIG_FILE: &str = "node.json";
 /// File in the state directory with the node's key.
 const KEY_FILE: &str = "node.key";
-/// File in the state directory with the id of the root's blob, once that is given back, in whole or in part.
-const GIVEN_BACK_FILE: &str = "root-given-back";
 /// What lease records are called in errors.
 pub(super) const LEASES: &str = "leases";
 
@@ -147,15 +144,4 @@ pub(super) fn write_config(config: &NodeConfig) -> anyhow::Result<()> {
     let path = config.state.join(CONFIG_FILE);
     let write = || std::fs::write(&path, serde_json::to_vec_pretty(config)?);
     write().with_context(|| format!("cannot write {}", path.display()))
-}
-
-/// Remembers that the root's `blob` is not to be fetched again, whatever is missing of it: the root is unpacked.
-pub(super) fn note_given_back(state: &Path, blob: &BlobId) -> anyhow::Result<()> {
-    let path = state.join(GIVEN_BACK_FILE);
-    std::fs::write(&path, blob.to_string()).with_context(|| format!("cannot write {}", path.display()))
-}
-
-/// Whether an agent before has begun to give the root's `blob` back.
-pub(super) fn is_given_back(state: &Path, blob: &BlobId) -> bool {
-    std::fs::read_to_string(state.join(GIVEN_BACK_FILE)).is_ok_and(|text| text == blob.to_string())
 }

@@ -5,7 +5,6 @@
 //!
 //! Tasks: one that passes lease records on to the swarm, one that turns stages into events. Both end with the service.
 
-use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,17 +12,14 @@ use anyhow::Context;
 use fabric::codec;
 use fabric::id::NodeId;
 use fabric::swarm::{NewRecord, Record, SwarmHandle};
-use pxe::dhcp::config::ProxyStyle;
 use pxe::dhcp::driver::{self, DhcpHandle, Replication, Sockets as DhcpSockets};
-use pxe::dhcp::probe::FabricId;
-use pxe::dhcp::{ClientKey, Config, LeaseRecord, MemberId, Mode};
+use pxe::dhcp::{Config, LeaseRecord, MemberId};
 use tokio_util::sync::CancellationToken;
 
 use super::control::SocketRole;
 use super::services::Sockets;
 use super::view::Member;
 use crate::event::{Event, Events};
-use crate::machines::Machines;
 
 /// Topic of lease records among the swarm's records.
 pub(crate) const LEASES: u8 = 1;
@@ -33,30 +29,6 @@ const LEASE: &str = "lease record";
 /// A node as the DHCP ranks know it.
 pub(crate) fn member_id(node: NodeId) -> MemberId {
     MemberId::new(*node.0.as_bytes())
-}
-
-/// As what one node answers: nothing of it changes while it runs.
-#[derive(Debug, Clone)]
-pub(crate) struct Identity {
-    pub(crate) mode: Mode,
-    pub(crate) proxy_style: ProxyStyle,
-    pub(crate) fabric: FabricId,
-    pub(crate) own: ClientKey,
-    pub(crate) address: Ipv4Addr,
-    pub(crate) http_port: u16,
-}
-
-impl Identity {
-    /// The configuration of the DHCP service, by what is said of machines.
-    pub(crate) fn config(&self, machines: &Machines) -> Config {
-        Config {
-            mode: self.mode,
-            proxy_style: self.proxy_style,
-            fabric: self.fabric,
-            http_port: self.http_port,
-            ..machines.dhcp(self.address, self.own)
-        }
-    }
 }
 
 /// What the DHCP service of one node is started with.

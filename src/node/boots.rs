@@ -2,24 +2,18 @@
 //!
 //! Reads the node's own events: DHCP tells hardware address, class and address, the file services tell which file went to
 //! that address, the swarm tells when it came back as a node. Each step becomes an event that names the machine. Pure
-//! bookkeeping in [`Boots`]; [`follow`] is its one task, which ends with the node.
+//! bookkeeping: [`boot_steps`](super::boot_steps) takes the events to it.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::broadcast::Receiver;
-use tokio::sync::broadcast::error::RecvError;
-
 use super::status::BootStatus;
-use super::view::View;
-use crate::event::{Event, Events, Record};
+use crate::event::Event;
 
 /// Machines remembered: those heard of last. A status of so many is still read by a person with `grep`.
 const MAX_BOOTS: usize = 1024;
-/// The class of a machine that another node gave its address.
-const ELSEWHERE: &str = "elsewhere";
 /// After this silence a machine that asks again boots anew.
 const ANEW: Duration = Duration::from_secs(600);
 
@@ -39,7 +33,7 @@ pub(crate) struct Boots(Mutex<BTreeMap<String, Boot>>);
 
 impl Boots {
     /// Takes in an event; returns the step of a machine's boot that it is, if DHCP's own event does not say it already.
-    fn take(&self, event: &Event, now: Instant) -> Option<Event> {
+    pub(super) fn take(&self, event: &Event, now: Instant) -> Option<Event> {
         let mut boots = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match event {
             Event::Dhcp { mac, class, stage, address } => {
@@ -96,7 +90,7 @@ impl Boots {
 
     /// The address of a client that `event` shows in the middle of a boot that this node has not seen the beginning of:
     /// another node gave it its address.
-    fn stranger(&self, event: &Event) -> Option<Ipv4Addr> {
+    pub(super) fn stranger(&self, event: &Event) -> Option<Ipv4Addr> {
         let Event::FileServed { client, name, .. } = event else { return None };
         let std::net::IpAddr::V4(address) = client.parse::<SocketAddr>().ok()?.ip() else { return None };
         let boots = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -156,29 +150,6 @@ fn stage_of(name: &str) -> &'static str {
         "first-stage" if name.starts_with("boot/") => "first-stage",
         file if file.ends_with("pxe") || file.ends_with(".efi") => "loader",
         _ => "file",
-    }
-}
-
-/// Follows the node's events and tells each machine's steps as events of their own.
-pub(crate) async fn follow(view: Arc<View>, mut seen: Receiver<Record>, events: Events) {
-    let boots = Arc::clone(view.boots());
-    loop {
-        match seen.recv().await {
-            Ok(record) => {
-                if let Some(address) = boots.stranger(&record.event)
-                    && let Some(mac) = view.holder_of(address).await
-                {
-                    let (class, stage) = (ELSEWHERE.into(), "ack".into());
-                    boots.take(&Event::Dhcp { mac, class, stage, address: Some(address) }, Instant::now());
-                }
-                if let Some(step) = boots.take(&record.event, Instant::now()) {
-                    events.emit(step);
-                }
-            }
-            // Machines whose steps were missed show the next one.
-            Err(RecvError::Lagged(_)) => {}
-            Err(RecvError::Closed) => return,
-        }
     }
 }
 

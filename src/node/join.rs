@@ -18,10 +18,10 @@ use fabric::swarm::{AnnouncedKind, Announcement, SwarmHandle};
 use fabric::trust::{Release, RootMode, Settings, SignedRelease, TrustRoot};
 use tokio::sync::{broadcast, mpsc};
 
-use super::begin::{is_given_back, note_given_back};
+use super::arriving_root::ArrivingRoot;
 use super::config::NodeConfig;
-use super::members::NotAdmitted;
-use super::unpack::ArrivingRoot;
+use super::given_back::{is_given_back, note_given_back};
+use super::not_admitted::NotAdmitted;
 use super::view::{KnownRelease, View};
 use crate::event::{Event, Events, Source};
 use crate::home::RELEASE_HEAD;

@@ -13,7 +13,7 @@ use anyhow::Context;
 use async_trait::async_trait;
 use fabric::id::NodeId;
 use fabric::store::Store;
-use fabric::swarm::{AdmissionEvent, Private, Refusal, Swarm, SwarmConfig, SwarmEvent, SwarmHandle, Waiting};
+use fabric::swarm::{AdmissionEvent, Private, Swarm, SwarmConfig, SwarmEvent, SwarmHandle, Waiting};
 use fabric::tls::TlsServer;
 use fabric::trust::{Operator, TrustRoot};
 use pxe::files::{BootFiles, FileError, FileRequest, ServedFile};
@@ -27,35 +27,10 @@ use super::config::NodeConfig;
 use super::control::SocketRole;
 use super::files::blob_for_peer;
 use super::join::Join;
+use super::not_admitted::NotAdmitted;
 use super::services::{self, Sockets};
 use crate::event::{Event, Events};
 use crate::members::{self, Book, plain_name};
-
-/// Why a node gets nothing, and what to do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{}", self.words())]
-pub(crate) struct NotAdmitted {
-    /// Why.
-    pub(crate) why: Refusal,
-    /// The node.
-    pub(crate) node: NodeId,
-}
-
-impl NotAdmitted {
-    fn words(self) -> String {
-        match self.why {
-            Refusal::NotAdmitted => format!("this machine waits to be admitted, its id is {}", self.node),
-            Refusal::Withdrawn => {
-                format!("this machine is no member any more, its id is {}", self.node)
-            }
-        }
-    }
-
-    /// What a person can do.
-    pub(crate) fn remedy(self) -> String {
-        format!("on a machine with an operator's key: `bootfabric member admit {}`", self.node)
-    }
-}
 
 /// Port of the bulk service for members: the one after the swarm's.
 fn bulk_port(swarm_port: u16) -> u16 {

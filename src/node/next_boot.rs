@@ -20,8 +20,6 @@ use super::join::Join;
 use super::script::Script;
 use crate::disk::words;
 
-/// Announced releases that are remembered: what peers say is not checked, so it is bounded.
-const MAX_HEARD: usize = 64;
 /// Announced releases that are looked at, newest first, before what runs counts as the newest.
 const MAX_TRIED: usize = 8;
 /// How long an announced release may take to arrive.
@@ -78,28 +76,6 @@ pub(crate) enum Answer {
     Next(Box<NextBoot>),
     /// There is none, for this reason.
     Refused(String),
-}
-
-/// Releases that peers announced, as they came.
-#[derive(Debug, Default)]
-pub(crate) struct Heard(Vec<Announcement>);
-
-impl Heard {
-    /// Takes note of one; of too many the first is forgotten.
-    pub(crate) fn add(&mut self, announcement: &Announcement) {
-        self.0.retain(|known| known != announcement);
-        if self.0.len() == MAX_HEARD {
-            self.0.remove(0);
-        }
-        self.0.push(announcement.clone());
-    }
-
-    /// Those of the image `name`, newest first.
-    pub(crate) fn of(&self, name: &str) -> Vec<Announcement> {
-        let mut of: Vec<_> = self.0.iter().filter(|known| known.name == name).cloned().collect();
-        of.sort_by_key(|known| std::cmp::Reverse(known.generation));
-        of
-    }
 }
 
 impl Join {
@@ -257,9 +233,6 @@ fn next_line(booted: &str, release_words: &str, fresh: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use fabric::id::Hash;
-    use fabric::swarm::AnnouncedKind;
-
     use super::*;
 
     const FRESH: &str = "console=ttyS0 x=2 bootfabric.release=cd bootfabric.address=10.77.0.5/24 bootfabric.mac=52:54:00:00:00:01 bootfabric.peers=10.77.0.1";
@@ -294,27 +267,5 @@ mod tests {
             assert!(why(root).unwrap().contains("bootfabric node reboot"), "{root}");
         }
         assert_eq!(why("bootfabric.root=zram bootfabric.disk=/dev/vda"), None);
-    }
-
-    #[test]
-    fn announcements_are_kept_by_name_newest_first_and_bounded() {
-        let announce = |name: &str, generation| Announcement {
-            kind: AnnouncedKind::Release,
-            name: name.into(),
-            generation,
-            object: ObjectId(Hash::of(name.as_bytes())),
-        };
-        let mut heard = Heard::default();
-        for generation in [2, 9, 2, 5] {
-            heard.add(&announce("a", generation));
-        }
-        heard.add(&announce("b", 7));
-        let generations =
-            |heard: &Heard, name| heard.of(name).iter().map(|one| one.generation).collect::<Vec<_>>();
-        assert_eq!((generations(&heard, "a"), generations(&heard, "b")), (vec![9, 5, 2], vec![7]));
-        for generation in 0..1000 {
-            heard.add(&announce("b", generation));
-        }
-        assert_eq!((heard.0.len(), generations(&heard, "b")[0]), (MAX_HEARD, 999));
     }
 }

@@ -10,7 +10,7 @@ use fabric::exchange::{FetchError, ShareReport};
 use fabric::id::BlobId;
 use tokio::time::MissedTickBehavior;
 
-use super::begin::note_given_back;
+use super::given_back::note_given_back;
 use super::join::Join;
 use super::unpack;
 use crate::event::Event;

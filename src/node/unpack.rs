@@ -14,7 +14,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
 use fabric::store::Blob;
 use tokio::runtime::Handle;
 use tokio::sync::{Mutex, watch};
@@ -35,28 +34,6 @@ const PHASE: &str = "unpack";
 const REMEDY: &str = "the root is unpacked once it is here";
 /// What becomes of a blob that is not given back.
 pub(super) const STAYS: &str = "all that is held of the root's blob stays in memory and serves others";
-
-/// The root of which more and more is here.
-#[derive(Default)]
-pub(crate) struct ArrivingRoot {
-    blob: watch::Sender<Option<Arc<Blob>>>,
-    /// All names in it: read for [`list`], used up by [`fill`].
-    tree: Mutex<Option<Tree>>,
-}
-
-impl ArrivingRoot {
-    /// It begins to arrive, as `blob`.
-    pub(super) fn begin(&self, blob: &Arc<Blob>) {
-        self.blob.send_replace(Some(Arc::clone(blob)));
-    }
-
-    /// Its blob, from when it begins to arrive.
-    async fn blob(&self) -> anyhow::Result<Arc<Blob>> {
-        let mut arriving = self.blob.subscribe();
-        let blob = arriving.wait_for(Option::is_some).await.context("the agent ends")?.clone();
-        blob.context("no root")
-    }
-}
 
 /// Tells what the root holds, as soon as that is known.
 pub(super) async fn list(join: Join) {

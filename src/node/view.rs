@@ -19,11 +19,11 @@ use pxe::http::{HttpCounters, HttpStats};
 use pxe::tftp::{TftpCounters, TftpStats};
 use tokio::sync::watch;
 
-use super::boot::Identity;
 use super::boots::Boots;
 use super::config::NodeConfig;
-use super::members::NotAdmitted;
-use super::next_boot::Heard;
+use super::heard::Heard;
+use super::identity::Identity;
+use super::not_admitted::NotAdmitted;
 use super::status::{BanStatus, BlobStatus, LeaseStatus, PeerStatus, ReleaseStatus, Status};
 use crate::machines::Machines;
 

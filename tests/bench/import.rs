@@ -16,6 +16,7 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context, ensure};
+use bootfabric::image::SQUASHFS_OPTIONS;
 use bootfabric::lab::assets::Assets;
 use measure::{median, spread};
 
@@ -24,21 +25,6 @@ const BAR: f64 = 1.20;
 
 /// What makes a Debian large.
 const PACKAGES: &str = "systemd-sysv,udev,dbus,iproute2,kmod,login,openssh-server,gcc,g++,gfortran,clang,python3,git,vim,cmake,linux-headers-amd64";
-
-/// The options of images (docs/images.md, "The root").
-const OPTIONS: [&str; 11] = [
-    "-comp",
-    "zstd",
-    "-Xcompression-level",
-    "15",
-    "-b",
-    "131072",
-    "-no-fragments",
-    "-noappend",
-    "-no-progress",
-    "-quiet",
-    "-no-recovery",
-];
 
 fn main() -> anyhow::Result<()> {
     let runs = std::env::var("RUNS").ok().and_then(|text| text.parse().ok()).unwrap_or(3_usize);
@@ -66,7 +52,7 @@ fn main() -> anyhow::Result<()> {
     let (mut alone, mut of_tar, mut of_tree) = (vec![], vec![], vec![]);
     for _ in 0..runs {
         let out = dir.path().join("squashfs");
-        alone.push(timed(Command::new("mksquashfs").arg(&tree).arg(&out).args(OPTIONS))?);
+        alone.push(timed(Command::new("mksquashfs").arg(&tree).arg(&out).args(SQUASHFS_OPTIONS))?);
         std::fs::remove_file(out)?;
         of_tar.push(import(&root)?);
         of_tree.push(import(&tree)?);

@@ -14,10 +14,10 @@
 //! | `view`, `blob` | what a neighbour holds; what we and all of them hold |
 //! | `peer`, `rate`, `bans` | how fast a neighbour is and whether it may be asked |
 //! | `picker`, `fetch`, `schedule` | which cell, what is under way, which neighbour |
-//! | `imports` | what has to come from other racks, and who of ours fetches it |
+//! | `imports`, `importing` | what has to come from other racks, and who of ours fetches it |
 //! | `lot` | an order among nodes that nobody has to tell |
 //! | `governor`, `announce` | the seeder in a flash crowd; when to tell of new cells |
-//! | `share` | what a node keeps that need not hold the whole blob |
+//! | `share`, `review` | what a node keeps that need not hold the whole blob, and how it looks after that |
 //! | `seek` | when other neighbours are needed |
 //! | `report` | what a core tells of itself |
 
@@ -27,6 +27,7 @@ mod blob;
 mod fetch;
 mod governor;
 pub mod grid;
+mod importing;
 mod imports;
 mod incoming;
 mod lot;
@@ -35,6 +36,7 @@ mod picker;
 mod rate;
 mod report;
 mod requests;
+mod review;
 pub(crate) mod rng;
 mod schedule;
 mod seek;
@@ -65,8 +67,8 @@ use peer::{Peer, Slot, Standing};
 use rate::Rate;
 pub use report::{BlobReport, PeerReport};
 pub use requests::Failure;
+pub use review::{Review, ShareReport};
 use rng::Rng;
-pub use share::{Review, ShareReport};
 pub use time::Time;
 
 /// Names a neighbour.
@@ -255,7 +257,7 @@ impl Core {
         }
         let id = grid.blob();
         if let Some(blob) = self.blobs.get_mut(&id) {
-            for run in blob::runs(have) {
+            for run in have.runs() {
                 blob.keep(run, |announcer, cell, holders| announcer.add(now, cell, holders));
             }
             self.spread(now, id);

@@ -21,6 +21,7 @@
 mod fetch;
 mod handle;
 mod outbox;
+mod progress;
 mod reuse;
 mod task;
 mod transfer;
@@ -38,9 +39,10 @@ use super::event::ExchangeEvent;
 use super::message::Message;
 use super::source::Route;
 use crate::store::Store;
-pub use fetch::{Fetch, FetchError, Progress};
+pub use fetch::Fetch;
 pub use handle::ExchangeHandle;
 use outbox::Outbox;
+pub use progress::{FetchError, Progress};
 
 /// Commands waiting. Neighbours' messages are most of them; a few per neighbour.
 const COMMANDS: usize = 1024;

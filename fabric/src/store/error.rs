@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use super::gc::{Item, Root};
+use super::item::{Item, Root};
 use crate::content::IndexError;
 use crate::id::{BlobId, ObjectId};
 

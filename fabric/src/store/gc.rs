@@ -13,8 +13,6 @@ mod inventory;
 mod mark;
 mod recent;
 
-use std::collections::BTreeSet;
-use std::fmt;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -23,56 +21,13 @@ use super::Store;
 use super::blob::Blob;
 use super::error::StoreError;
 use super::heads::REMOVED;
+use super::item::{Item, Root};
 use super::objects;
 use crate::content::{BlobIndex, BlobRef, IndexError};
 use crate::id::{BlobId, ObjectId};
-use inventory::Inventory;
+use inventory::{Inventory, is_fetched};
 use mark::{Graph, Marks, Reach, Start};
 pub(super) use recent::Recent;
-
-/// Something that a store keeps.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(tag = "kind", content = "id", rename_all = "lowercase")]
-pub enum Item {
-    /// A blob.
-    Blob(BlobId),
-    /// An object.
-    Object(ObjectId),
-}
-
-impl fmt::Display for Item {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Blob(blob) => write!(f, "blob {blob}"),
-            Self::Object(object) => write!(f, "object {object}"),
-        }
-    }
-}
-
-/// Why something is kept.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Root {
-    /// The head of this name leads to it.
-    Head(String),
-    /// The pin of this name leads to it.
-    Pin(String),
-    /// This process added it, and no head or pin has named it yet.
-    Recent,
-    /// This process is fetching it.
-    Fetched,
-}
-
-impl fmt::Display for Root {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Head(name) => write!(f, "head `{name}`"),
-            Self::Pin(name) => write!(f, "pin `{name}`"),
-            Self::Recent => f.write_str("just added"),
-            Self::Fetched => f.write_str("being fetched"),
-        }
-    }
-}
 
 /// Something that is kept, and why.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -241,11 +196,6 @@ impl Store {
     }
 }
 
-/// Whether somebody holds a partial blob: the store itself has it once.
-fn is_fetched(blob: &Arc<Blob>) -> bool {
-    !blob.is_complete() && Arc::strong_count(blob) > 1
-}
-
 /// The store's contents as the marks follow them.
 struct Contents<'a> {
     store: &'a Store,
@@ -296,6 +246,3 @@ impl Plan {
         report
     }
 }
-
-/// Why each item is kept.
-type Reasons = BTreeSet<Root>;

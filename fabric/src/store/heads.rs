@@ -2,7 +2,7 @@
 
 use super::Store;
 use super::error::StoreError;
-use super::gc::Item;
+use super::item::Item;
 use super::named::Names;
 use crate::id::ObjectId;
 

@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use super::blob::Blob;
 use super::dir::Dir;
 use super::error::{StoreError, WriteError};
-use super::gc::Item;
+use super::item::Item;
 use super::{Store, open};
 use crate::content::{BlobIndex, BlobRef, index_bytes, index_copy, index_reader};
 use crate::exchange::message::Run;

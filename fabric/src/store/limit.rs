@@ -11,7 +11,7 @@ use std::sync::{MutexGuard, PoisonError};
 use super::Store;
 use super::dir::Dir;
 use super::error::StoreError;
-use super::gc::Item;
+use super::item::Item;
 use crate::content::BlobIndex;
 
 /// Longest limit file (bytes): the digits of the largest number and a newline.

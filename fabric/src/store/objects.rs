@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::Store;
 use super::dir::Dir;
 use super::error::StoreError;
-use super::gc::Item;
+use super::item::Item;
 use crate::content::MAX_INDEX;
 use crate::id::{Hash, ObjectId};
 

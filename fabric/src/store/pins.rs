@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Store;
 use super::error::StoreError;
-use super::gc::Item;
+use super::item::Item;
 use super::named::Names;
 
 /// Most pins of a store: as many as heads, and each is set by hand.

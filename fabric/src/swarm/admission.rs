@@ -10,7 +10,8 @@
 //! | [`roster`] | core: which memberships are known, and which of two about one name counts |
 //! | [`waiting`] | core: who asked to be admitted |
 //! | [`desk`] | core: the rules of the talk, tokens; [`Gate`] shares it between tasks |
-//! | [`talk`] | the three messages and their framing |
+//! | [`message`] | the messages of the talk |
+//! | [`talk`] | which of them is said when, and their framing |
 //! | [`upgrade`] | the talk as a step of libp2p's connection set-up |
 //! | [`token`] | bulk tokens |
 //!
@@ -21,6 +22,7 @@
 //! Never owns: connections, the operator's key, where memberships are stored.
 
 pub(super) mod desk;
+mod message;
 pub(super) mod roster;
 pub(super) mod talk;
 mod token;

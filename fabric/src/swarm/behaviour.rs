@@ -16,9 +16,9 @@ use libp2p::swarm::{self, NetworkBehaviour};
 use libp2p::{PeerId, gossipsub, identify, mdns, noise, tcp, yamux};
 use nix::sys::socket::{setsockopt, sockopt};
 
+use super::address::socket_addr;
 use super::admission::Gate;
 use super::admission::upgrade::{self, Admission};
-use super::driver::socket_addr;
 use super::gossip;
 use super::key::NodeKey;
 use super::protocol::Names;

@@ -4,7 +4,7 @@
 //! asker sends the blob's hash and the first and past-the-last byte (64 bit each, big endian); the holder answers with
 //! one byte of status and then the bytes. Nothing is verified here: whoever stores the bytes hashes them.
 //!
-//! [`BulkSource`] is the asking end, a [`ChunkSource`]; the answering end reads through a [`BulkReader`], piece by piece.
+//! [`BulkSource`](super::bulk_source) is the asking end; the answering end reads through a [`BulkReader`], piece by piece.
 
 use std::io;
 use std::ops::Range;
@@ -17,10 +17,8 @@ use futures::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::handle::{Purpose, SwarmHandle};
-use super::objects::OPEN;
-use crate::exchange::{ChunkSource, Route, SourceError};
-use crate::id::{BlobId, Hash, NodeId};
+use crate::exchange::SourceError;
+use crate::id::{BlobId, Hash};
 
 /// Longest range of one request: runs are about 1 MiB.
 pub const MAX_BULK: u64 = 16 * 1024 * 1024;
@@ -33,7 +31,7 @@ const READ: usize = 256 * 1024;
 /// Time for a request, and for the asker to take a piece.
 const STALL: Duration = Duration::from_secs(5);
 /// In each window of this length the asker wants [`MIN_PROGRESS`] bytes.
-const WINDOW: Duration = Duration::from_secs(3);
+pub(super) const WINDOW: Duration = Duration::from_secs(3);
 /// A tenth of what Yamux and Noise carry on the slowest machine over a loaded gigabit link shared by hundreds.
 const MIN_PROGRESS: usize = 16 * 1024;
 /// How long to leave a peer alone that has no turn free.
@@ -60,52 +58,6 @@ pub trait BulkReader: Send + Sync + 'static {
 #[error("the bytes are not held")]
 pub struct NotHeld;
 
-/// Fetches runs from one peer over the swarm's own connection.
-#[derive(Debug, Clone)]
-pub struct BulkSource {
-    swarm: SwarmHandle,
-    peer: NodeId,
-    window: Duration,
-}
-
-impl BulkSource {
-    /// Fetches from `peer`, for as long as it is one.
-    #[must_use]
-    pub fn new(swarm: SwarmHandle, peer: NodeId) -> Self {
-        Self { swarm, peer, window: WINDOW }
-    }
-
-    /// Sets how long the peer may bring (nearly) nothing.
-    #[must_use]
-    pub fn with_window(self, window: Duration) -> Self {
-        Self { window, ..self }
-    }
-}
-
-#[async_trait]
-impl ChunkSource for BulkSource {
-    async fn fetch(&self, blob: &BlobId, bytes: Range<u64>, sink: &mut Vec<u8>) -> Result<(), SourceError> {
-        let gone = || SourceError::Unreachable("it is no peer any more".into());
-        let opened = self.swarm.open(self.peer, Purpose::Bulk).await.ok_or_else(gone)?;
-        match timeout(OPEN, opened).await {
-            Ok(Ok(Ok(stream))) => {
-                // Whoever drops this future finds the sink empty.
-                let mut buffer = std::mem::take(sink);
-                let result = ask(stream, blob, bytes, &mut buffer, self.window).await;
-                *sink = buffer;
-                result
-            }
-            Ok(Ok(Err(error))) => Err(SourceError::Unreachable(error.to_string())),
-            Ok(Err(_)) => Err(gone()),
-            Err(_) => Err(SourceError::Stalled { bytes: 0, window: OPEN }),
-        }
-    }
-
-    fn route(&self) -> Route {
-        Route::Swarm
-    }
-}
-
 fn request(blob: &BlobId, bytes: &Range<u64>) -> [u8; REQUEST_LEN] {
     let mut request = [0; REQUEST_LEN];
     let (hash, range) = request.split_at_mut(32);
@@ -125,7 +77,7 @@ fn parse(request: &[u8; REQUEST_LEN]) -> (BlobId, Range<u64>) {
 }
 
 /// Asks over a fresh stream.
-async fn ask(
+pub(super) async fn ask(
     mut stream: impl AsyncRead + AsyncWrite + Unpin,
     blob: &BlobId,
     bytes: Range<u64>,

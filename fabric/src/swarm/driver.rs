@@ -50,9 +50,7 @@ use super::{EVENTS, SwarmEvent};
 use crate::id::NodeId;
 use admitting::woken;
 use bans::Bans;
-#[cfg(test)]
-pub(super) use start::multiaddr;
-pub(super) use start::{socket_addr, start};
+pub(super) use start::start;
 
 /// Peers accepted; the next is told of others and sent away. Twice the target, because others choose us too.
 const MAX_PEERS: usize = 64;

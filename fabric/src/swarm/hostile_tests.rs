@@ -13,8 +13,8 @@ use libp2p::swarm::SwarmEvent as Libp2pEvent;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
+use super::address::multiaddr;
 use super::behaviour::{self, Behaviour};
-use super::driver::multiaddr;
 use super::frame::{Frame, Hello, MAX_FRAME, MAX_HELLO};
 use super::key::NodeKey;
 use super::member::{MemberInfo, SignedMember, Statement};

@@ -108,6 +108,16 @@ impl Grant {
     }
 }
 
+impl RootKey {
+    /// Allows `operator` to sign for this fabric; `name` tells people whose key it is.
+    ///
+    /// # Errors
+    /// [`TrustError::Invalid`] if `name` is not 1 to 64 printable ASCII characters.
+    pub fn grant(&self, operator: OperatorId, name: &str) -> Result<Grant, TrustError> {
+        Grant::sign(self, operator, name)
+    }
+}
+
 impl fmt::Debug for Grant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Grant({:?} to {:?} {:?})", self.root, self.name, self.operator)

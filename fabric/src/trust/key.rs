@@ -9,7 +9,6 @@ use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 use serde::{Deserialize, Serialize};
 
 use super::error::TrustError;
-use super::grant::Grant;
 use super::text;
 
 /// Length of keys (bytes).
@@ -161,18 +160,8 @@ secret_key! {
     RootKey, TrustRoot
 }
 secret_key! {
-    /// The secret key of an operator: with a [`Grant`] it signs statements.
+    /// The secret key of an operator: with a [`Grant`](super::Grant) it signs statements.
     OperatorKey, OperatorId
-}
-
-impl RootKey {
-    /// Allows `operator` to sign for this fabric; `name` tells people whose key it is.
-    ///
-    /// # Errors
-    /// [`TrustError::Invalid`] if `name` is not 1 to 64 printable ASCII characters.
-    pub fn grant(&self, operator: OperatorId, name: &str) -> Result<Grant, TrustError> {
-        Grant::sign(self, operator, name)
-    }
 }
 
 #[cfg(test)]

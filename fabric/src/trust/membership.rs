@@ -11,7 +11,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::error::TrustError;
-use super::signed::Statement;
+use super::signed::{Signed, Statement};
 use super::text::check_name;
 use crate::codec;
 use crate::id::NodeId;
@@ -60,6 +60,9 @@ impl Membership {
         problem.map_err(|why| TrustError::Invalid { what: Self::NAME, why })
     }
 }
+
+/// A signed [`Membership`].
+pub type SignedMembership = Signed<Membership>;
 
 impl Statement for Membership {
     const KIND: u8 = 3;

@@ -2,10 +2,10 @@
 
 use super::error::TrustError;
 use super::machines::decode_machines;
-use super::membership::{Membership, decode_memberships};
-use super::release::Release;
-use super::settings::Settings;
-use super::signed::{SignedMembership, SignedRelease, SignedSettings, Statement, kind};
+use super::membership::{Membership, SignedMembership, decode_memberships};
+use super::release::{Release, SignedRelease};
+use super::settings::{Settings, SignedSettings};
+use super::signed::{Statement, kind};
 use crate::content::BlobRef;
 
 /// The blobs that `object` names: a signed statement, a list of memberships, or the text about machines. Signatures are not verified: what is kept was, when it

@@ -9,7 +9,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use super::error::TrustError;
-use super::signed::Statement;
+use super::signed::{Signed, Statement};
 use super::text::{check_line, check_name, check_word, shorten};
 use crate::codec;
 use crate::content::{BlobRef, MAX_BLOB};
@@ -181,6 +181,9 @@ impl Release {
         }
     }
 }
+
+/// A signed [`Release`].
+pub type SignedRelease = Signed<Release>;
 
 impl Statement for Release {
     const KIND: u8 = 1;

@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 use serde::{Deserialize, Serialize};
 
 use super::error::TrustError;
-use super::signed::Statement;
+use super::signed::{Signed, Statement};
 use super::text::check_name;
 use crate::codec;
 use crate::id::ObjectId;
@@ -178,6 +178,9 @@ impl Settings {
 const PLAIN: u8 = 2;
 /// Format 1 lacks `private` as well, one byte: it is that of fabrics which are not.
 const OPEN: u8 = 1;
+
+/// Signed [`Settings`].
+pub type SignedSettings = Signed<Settings>;
 
 impl Statement for Settings {
     const KIND: u8 = 2;

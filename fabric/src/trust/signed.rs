@@ -12,9 +12,6 @@ use bytes::Bytes;
 use super::error::TrustError;
 use super::grant::{Grant, MAX_GRANT, Operator};
 use super::key::{OperatorId, SIGNATURE, TrustRoot};
-use super::membership::Membership;
-use super::release::Release;
-use super::settings::Settings;
 use crate::id::{Hash, ObjectId};
 
 const MAGIC: &[u8; 8] = b"BFSIGNED";
@@ -60,13 +57,6 @@ pub struct Signed<S> {
     grant: Grant,
     statement: PhantomData<fn() -> S>,
 }
-
-/// A signed [`Release`].
-pub type SignedRelease = Signed<Release>;
-/// Signed [`Settings`].
-pub type SignedSettings = Signed<Settings>;
-/// A signed [`Membership`].
-pub type SignedMembership = Signed<Membership>;
 
 /// A statement whose signature holds, and who made it.
 #[derive(Debug, Clone, PartialEq, Eq)]

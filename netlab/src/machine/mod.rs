@@ -23,8 +23,8 @@ pub use spec::{DirectKernel, Firmware, MachineSpec, Nic, Uefi, UefiBoot};
 pub(crate) use arguments::QEMU;
 
 use crate::events::{EventLog, Health};
-use crate::lab::{Owned, Shared, Stage};
 use crate::netns::Namespace;
+use crate::shared::{Owned, Shared, Stage};
 use crate::switch::add_bridge;
 use crate::{Console, Error, Mac, Port, Process, Result, Switch};
 

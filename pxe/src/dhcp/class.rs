@@ -9,7 +9,7 @@ use std::str::FromStr;
 use serde::{Serialize, Serializer};
 
 use super::client::ClientKey;
-use super::config::{MachineId, Who};
+use super::identity::{MachineId, Who};
 use super::packet::{Packet, code};
 
 /// Client system architecture, option 93 (RFC 4578 §2.1, IANA "Processor Architecture Types").

@@ -2,16 +2,19 @@
 //!
 //! [`Config`] is what was written; [`Settings`] is made from it once and is what the core reads. Knows no packets.
 
-use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use super::client::ClientKey;
+pub use super::config_error::ConfigError;
+pub use super::identity::{BadMachineId, ClientMatch, MachineId, Who};
 use super::known::KnownClients;
-pub use super::known::{BadMachineId, ClientMatch, MachineId, Reservation, Told, Who};
+pub use super::known::{Reservation, Told};
+pub use super::lease::LeaseTimes;
 use super::loader::LoaderTable;
 use super::pool::Pool;
 use super::probe::FabricId;
+pub use super::subnet::{Network, Subnet};
 
 /// How this node takes part in DHCP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -36,123 +39,6 @@ pub enum ProxyStyle {
     Bypass,
     /// No option 43: the firmware asks port 4011. Some vendors' UEFI wants it.
     Port4011,
-}
-
-/// An IPv4 network in CIDR form; host bits are zero.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Network {
-    address: Ipv4Addr,
-    prefix: u8,
-}
-
-impl Network {
-    /// The network of `prefix` bits that holds `address`.
-    ///
-    /// # Errors
-    /// [`ConfigError::Prefix`] unless the prefix is 8 to 30.
-    pub fn new(address: Ipv4Addr, prefix: u8) -> Result<Self, ConfigError> {
-        if !(8..=30).contains(&prefix) {
-            return Err(ConfigError::Prefix(prefix));
-        }
-        let network = Self { address, prefix };
-        Ok(Self { address: address & network.mask(), prefix })
-    }
-
-    /// Its first address.
-    #[must_use]
-    pub const fn address(self) -> Ipv4Addr {
-        self.address
-    }
-
-    /// Its prefix length in bits.
-    #[must_use]
-    pub const fn prefix(self) -> u8 {
-        self.prefix
-    }
-
-    /// Its mask.
-    #[must_use]
-    pub fn mask(self) -> Ipv4Addr {
-        Ipv4Addr::from(u32::MAX << (32 - u32::from(self.prefix.clamp(1, 32))))
-    }
-
-    /// Its broadcast address.
-    #[must_use]
-    pub fn broadcast(self) -> Ipv4Addr {
-        self.address | !self.mask()
-    }
-
-    /// First and last host address.
-    #[must_use]
-    pub fn hosts(self) -> (Ipv4Addr, Ipv4Addr) {
-        (Ipv4Addr::from(u32::from(self.address) + 1), Ipv4Addr::from(u32::from(self.broadcast()) - 1))
-    }
-
-    /// Whether an address lies in it.
-    #[must_use]
-    pub fn contains(self, address: Ipv4Addr) -> bool {
-        address & self.mask() == self.address
-    }
-}
-
-/// One subnet and what its clients are told.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Subnet {
-    /// Its network.
-    pub network: Network,
-    /// First and last address of each range that clients get addresses from.
-    pub ranges: Vec<(Ipv4Addr, Ipv4Addr)>,
-    /// Routers, best first; a bare switch has none.
-    pub routers: Vec<Ipv4Addr>,
-    /// DNS servers.
-    pub name_servers: Vec<Ipv4Addr>,
-    /// Domain name.
-    pub domain: Option<String>,
-    /// Further options, by code.
-    pub options: BTreeMap<u8, Vec<u8>>,
-    /// Relays whose own address (giaddr) lies outside of the network and whose clients belong here.
-    pub relays: Vec<Ipv4Addr>,
-}
-
-impl Subnet {
-    /// A subnet whose every host address is in the pool, without router or DNS: a bare switch.
-    #[must_use]
-    pub fn whole(network: Network) -> Self {
-        let ranges = vec![network.hosts()];
-        let (routers, name_servers, options) = (Vec::new(), Vec::new(), BTreeMap::new());
-        Self { network, ranges, routers, name_servers, domain: None, options, relays: Vec::new() }
-    }
-
-    /// Whether the address belongs to a router or DNS server of the subnet, or is no host address of it.
-    #[must_use]
-    pub fn is_infrastructure(&self, address: Ipv4Addr) -> bool {
-        let (first, last) = self.network.hosts();
-        !(first..=last).contains(&address)
-            || self.routers.contains(&address)
-            || self.name_servers.contains(&address)
-    }
-}
-
-/// Lease times.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LeaseTimes {
-    /// For a boot stage: short, or the pool drains in a mass boot, since each machine is several clients and none
-    /// releases. Its address stays the last to be given to another for [`super::table::STALE_KEEP`] after that.
-    pub boot: Duration,
-    /// For an operating system.
-    pub plain: Duration,
-    /// How long an offer is held: EDK2 collects offers for 4 s before it asks.
-    pub offer: Duration,
-}
-
-impl Default for LeaseTimes {
-    fn default() -> Self {
-        Self {
-            boot: Duration::from_secs(240),
-            plain: Duration::from_secs(3600),
-            offer: Duration::from_secs(12),
-        }
-    }
 }
 
 /// Default of [`Config::step`]: above the time a reply takes over a busy link and through a busy node, and several
@@ -210,45 +96,6 @@ impl Config {
             sweep: true,
         }
     }
-}
-
-/// What is wrong with a configuration.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ConfigError {
-    /// No network can be served with this prefix.
-    #[error("a prefix of {0} bits cannot be served: use 8 to 30")]
-    Prefix(u8),
-    /// No subnet is given.
-    #[error("no subnet is configured: name at least the one of the interface")]
-    NoSubnet,
-    /// The server's address is outside of the link's subnet.
-    #[error(
-        "the server address {server} lies outside of {address}/{prefix}, the link's subnet: change one of them"
-    )]
-    ServerOutside {
-        /// The server's address.
-        server: Ipv4Addr,
-        /// The network.
-        address: Ipv4Addr,
-        /// Its prefix.
-        prefix: u8,
-    },
-    /// Two subnets overlap.
-    #[error("the subnets {0} and {1} overlap")]
-    Overlap(Ipv4Addr, Ipv4Addr),
-    /// A subnet's ranges hold no host address.
-    #[error("the pool of {0} holds no address: widen its ranges")]
-    EmptyPool(Ipv4Addr),
-    /// A reservation is useless.
-    #[error("the address {address} reserved for {client} {why}")]
-    Reservation {
-        /// The client.
-        client: ClientMatch,
-        /// Its address.
-        address: Ipv4Addr,
-        /// What is wrong with it.
-        why: &'static str,
-    },
 }
 
 /// A subnet with its pool.
@@ -360,15 +207,6 @@ mod tests {
             ClientKey::ethernet([2, 0, 0, 0, 0, 1]),
             Subnet::whole(network),
         )
-    }
-
-    #[test]
-    fn networks_know_their_edges() {
-        let network = Network::new(Ipv4Addr::new(10, 1, 2, 77), 28).unwrap();
-        assert_eq!(network.address(), Ipv4Addr::new(10, 1, 2, 64));
-        assert_eq!(network.broadcast(), Ipv4Addr::new(10, 1, 2, 79));
-        assert_eq!(network.mask(), Ipv4Addr::new(255, 255, 255, 240));
-        assert!(Network::new(Ipv4Addr::UNSPECIFIED, 31).is_err());
     }
 
     #[test]

@@ -21,6 +21,28 @@ pub const MAX_REMAINING: Duration = Duration::from_secs(24 * 3600);
 /// leave no room for later ones.
 pub const MAX_COUNTER: u64 = 1 << 48;
 
+/// Lease times.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LeaseTimes {
+    /// For a boot stage: short, or the pool drains in a mass boot, since each machine is several clients and none
+    /// releases. Its address stays the last to be given to another for [`super::table::STALE_KEEP`] after that.
+    pub boot: Duration,
+    /// For an operating system.
+    pub plain: Duration,
+    /// How long an offer is held: EDK2 collects offers for 4 s before it asks.
+    pub offer: Duration,
+}
+
+impl Default for LeaseTimes {
+    fn default() -> Self {
+        Self {
+            boot: Duration::from_secs(240),
+            plain: Duration::from_secs(3600),
+            offer: Duration::from_secs(12),
+        }
+    }
+}
+
 /// Who holds an address.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Holder {

@@ -8,8 +8,8 @@ use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
 use super::client::ClientKey;
-use super::config::Subnet;
 use super::rank::{Bucket, Buckets, Leaders, client_hash};
+use super::subnet::Subnet;
 
 /// Addresses for clients: ascending ranges without gaps inside and without overlap.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -140,8 +140,8 @@ pub fn pick_own_address(subnet: &Subnet, own: &ClientKey, taken: &BTreeSet<Ipv4A
 
 #[cfg(test)]
 mod tests {
-    use super::super::config::Network;
     use super::super::rank::MemberId;
+    use super::super::subnet::Network;
     use super::*;
     use proptest::prelude::*;
 

@@ -16,7 +16,7 @@ use super::admission::Ask;
 use super::answer::{Answer, Content, FileMeta, content_follows};
 use super::body::{BodySender, SendError};
 use super::head::{MAX_HEAD, Method, Parsed, Refusal, RequestHead, parse};
-use super::server::Shared;
+use super::shared::Shared;
 use super::status::Status;
 use super::turns::{self, Turns};
 use super::wire::Wire;

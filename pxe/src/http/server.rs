@@ -23,6 +23,7 @@ use super::admission::Downloads;
 use super::connection::Connection;
 use super::counters::HttpCounters;
 use super::limits::{Admission, Connections};
+use super::shared::Shared;
 use super::turns::Turns;
 use super::wire::Wire;
 use crate::ending::Ending;
@@ -94,32 +95,6 @@ impl HttpServer {
     /// long answers.
     pub async fn stopped_within(self, drain: Duration) {
         self.ending.within(drain).await;
-    }
-}
-
-/// What all connections share.
-pub(super) struct Shared {
-    pub(super) files: Arc<dyn BootFiles>,
-    pub(super) config: HttpConfig,
-    pub(super) counters: Arc<HttpCounters>,
-    pub(super) downloads: Arc<Downloads>,
-    pub(super) turns: Turns,
-    connections: Mutex<Connections>,
-}
-
-impl Shared {
-    /// Counts an answer as under way until dropped.
-    pub(super) fn active(&self) -> impl Drop + use<> {
-        self.counters.active.fetch_add(1, Relaxed);
-        ActiveGuard(Arc::clone(&self.counters))
-    }
-}
-
-struct ActiveGuard(Arc<HttpCounters>);
-
-impl Drop for ActiveGuard {
-    fn drop(&mut self) {
-        self.0.active.fetch_sub(1, Relaxed);
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use serde::Serialize;
 
-use super::transfer::Report;
+use super::report::Report;
 use crate::service_event::Outcome;
 
 /// Live counters; cheap to bump from any task.

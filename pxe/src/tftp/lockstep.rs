@@ -12,11 +12,11 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::packet::{self, ErrorCode};
+use super::packet::{self, ErrorCode, PACKET_BUFFER};
 use super::reader::Reader;
+use super::report::{BEGAN_ANEW, Report};
 use super::sender::{Sender, Transmit};
 use super::table::TransferState;
-use super::transfer::{BEGAN_ANEW, PACKET_BUFFER, Report, on_packet, report_of};
 use super::wire::TransferSocket;
 use crate::files::FileError;
 
@@ -64,12 +64,12 @@ impl Lockstep {
                 Err(error) => return self.failed(&error),
             }
             if let Some(verdict) = self.sender.verdict() {
-                return report_of(verdict, self.sender.bytes_acked());
+                return Report::of(verdict, self.sender.bytes_acked());
             }
             let received = self.socket.recv(&mut buffer);
             now = Instant::now();
             match received {
-                Ok(len) => on_packet(&mut self.sender, buffer.get(..len).unwrap_or_default(), now),
+                Ok(len) => self.sender.on_packet(buffer.get(..len).unwrap_or_default(), now),
                 Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
                 // The client's port is closed: ICMP says so.
                 Err(error) => return self.left(&error),

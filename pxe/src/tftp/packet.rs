@@ -15,6 +15,9 @@ const OP_OACK: u16 = 6;
 /// Bytes before the payload of a DATA packet.
 pub const DATA_HEADER: usize = 4;
 
+/// Longest packet a client sends during a transfer: an ERROR with its text.
+pub(super) const PACKET_BUFFER: usize = 600;
+
 /// A packet that a client may send to a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Packet<'a> {

@@ -9,6 +9,7 @@ use std::ops::RangeInclusive;
 use std::time::Instant;
 
 use super::negotiate::Agreed;
+use super::packet::Packet;
 use super::retransmit::RetransmitTimeout;
 
 /// Transmissions of the same window before the client counts as gone. With the back-off of 1, 2, 4, 8, 8 … s that
@@ -105,6 +106,16 @@ impl Sender {
             restarted: None,
             answered: false,
             retries: 0,
+        }
+    }
+
+    /// Takes in a datagram of the client.
+    pub(super) fn on_packet(&mut self, datagram: &[u8], now: Instant) {
+        match Packet::parse(datagram) {
+            Ok(Packet::Ack(number)) => self.on_ack(number, now),
+            Ok(Packet::Error { code, message }) => self.on_error(code, message),
+            // Noise on our port, or a request repeated in single-port mode: the timer answers it.
+            Ok(Packet::Rrq(_) | Packet::Wrq | Packet::Unexpected) | Err(_) => {}
         }
     }
 

@@ -17,42 +17,14 @@ use tokio::time::sleep_until;
 use super::TftpConfig;
 use super::lockstep;
 use super::negotiate::{Agreed, Limits, negotiate};
-use super::packet::{self, ErrorCode, Packet, Request};
+use super::packet::{self, ErrorCode, PACKET_BUFFER, Packet, Request};
 use super::reader::Reader;
-use super::sender::{Sender, Transmit, Verdict};
+use super::report::{BEGAN_ANEW, Report};
+use super::sender::{Sender, Transmit};
 use super::table::TransferState;
 use super::wire::TransferSocket;
 use crate::files::{BootFiles, FileBody, FileError, FileRequest, Service, boot_file_name};
 use crate::service_event::{Finished, Outcome, ServiceEvent, Transfer, micros};
-
-/// Longest packet a client sends during a transfer: an ERROR with its text.
-pub(super) const PACKET_BUFFER: usize = 600;
-
-/// What a finished transfer came to.
-pub(super) struct Report {
-    pub(super) bytes: u64,
-    pub(super) outcome: Outcome,
-    /// The error code that was sent, if any.
-    pub(super) error: Option<ErrorCode>,
-}
-
-impl Report {
-    fn new(bytes: u64, outcome: Outcome) -> Self {
-        Self { bytes, outcome, error: None }
-    }
-
-    pub(super) fn client_left(bytes: u64, reason: &impl ToString) -> Self {
-        Self::new(bytes, Outcome::ClientLeft(reason.to_string()))
-    }
-
-    /// We could not go on, and told the client why.
-    pub(super) fn failed(bytes: u64, reason: String) -> Self {
-        Self { bytes, outcome: Outcome::Failed(reason), error: Some(ErrorCode::NotDefined) }
-    }
-}
-
-/// Why a transfer ends whose client sent a new request.
-pub(super) const BEGAN_ANEW: &str = "it began anew";
 
 /// One request and what is needed to answer it.
 pub(super) struct Job {
@@ -175,7 +147,7 @@ impl Job {
                 sender.sent(Instant::now());
             }
             if let Some(verdict) = sender.verdict() {
-                return report_of(verdict, sender.bytes_acked());
+                return Report::of(verdict, sender.bytes_acked());
             }
             let received = match silent.then(|| socket.try_receive(&mut buffer)) {
                 Some(Ok(Some(len))) => {
@@ -191,7 +163,7 @@ impl Job {
             };
             let now = Instant::now();
             match received {
-                Ok(Some(len)) => on_packet(sender, buffer.get(..len).unwrap_or_default(), now),
+                Ok(Some(len)) => sender.on_packet(buffer.get(..len).unwrap_or_default(), now),
                 Ok(None) => {}
                 // The client's port is closed: ICMP says so.
                 Err(error) => return Report::client_left(sender.bytes_acked(), &error),
@@ -265,23 +237,4 @@ async fn read_failed(socket: &TransferSocket, sender: &Sender, error: &FileError
     let reason = error.to_string();
     let _ = socket.send(&packet::error(ErrorCode::NotDefined, &reason)).await;
     Report::failed(sender.bytes_acked(), reason)
-}
-
-pub(super) fn on_packet(sender: &mut Sender, datagram: &[u8], now: Instant) {
-    match Packet::parse(datagram) {
-        Ok(Packet::Ack(number)) => sender.on_ack(number, now),
-        Ok(Packet::Error { code, message }) => sender.on_error(code, message),
-        // Noise on our port, or a request repeated in single-port mode: the timer answers it.
-        Ok(Packet::Rrq(_) | Packet::Wrq | Packet::Unexpected) | Err(_) => {}
-    }
-}
-
-pub(super) fn report_of(verdict: &Verdict, bytes: u64) -> Report {
-    let outcome = match verdict {
-        Verdict::Complete | Verdict::Unacknowledged => Outcome::Complete,
-        Verdict::Probe => Outcome::Probe,
-        Verdict::Aborted { code, message } => Outcome::ClientLeft(format!("ERROR {code}: {message}")),
-        Verdict::TimedOut => Outcome::ClientLeft("no answer".into()),
-    };
-    Report::new(bytes, outcome)
 }

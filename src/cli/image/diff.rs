@@ -2,8 +2,9 @@
 
 use serde::Serialize;
 
-use super::super::output::{human_bytes, print_json, print_line};
+use super::super::output::{print_json, print_line};
 use super::Place;
+use crate::human::human_bytes;
 use crate::image::diff::{ImageDiff, Moves, diff};
 use crate::image::heads::{self, Image};
 

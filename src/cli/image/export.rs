@@ -2,9 +2,10 @@
 
 use std::path::PathBuf;
 
-use super::super::output::{human_bytes, print_json, print_line};
+use super::super::output::{print_json, print_line};
 use super::super::place::Place;
 use super::progress::Bars;
+use crate::human::human_bytes;
 use crate::image::export::{export_blob, export_root};
 use crate::image::heads;
 

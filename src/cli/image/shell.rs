@@ -2,11 +2,12 @@
 
 use anyhow::ensure;
 
-use super::super::output::{human_bytes, print_json, print_line};
+use super::super::output::{print_json, print_line};
 use super::super::place::Place;
 use super::inside::Inside;
 use super::progress::Bars;
 use super::tree::Tree;
+use crate::human::human_bytes;
 use crate::image::build::Scratch;
 use crate::image::changed::{Changes, changes, next_version, release_with_root};
 use crate::image::heads;

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 
-use crate::cli::output::{human_bytes, print_line};
+use crate::cli::output::print_line;
+use crate::human::human_bytes;
 use crate::image::uki::{STUB, Uki};
 
 #[derive(Debug, clap::Args)]

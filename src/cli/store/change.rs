@@ -3,8 +3,9 @@
 use anyhow::{Context, bail, ensure};
 use fabric::store::{GcReport, LockMode, Pin, Store, StoreOptions};
 
-use super::{DEFAULT_STATE, human_bytes, print_json, print_line, words};
+use super::{DEFAULT_STATE, print_json, print_line, words};
 use super::{LimitArgs, PathBuf, PinArgs, Place, StoreError, UnpinArgs, what};
+use crate::human::human_bytes;
 use crate::maintain::{Answer, Asked, Change, Done, apply};
 use crate::node::control::{Request, ask_line, socket_path};
 

@@ -7,7 +7,8 @@ use fabric::id::ObjectId;
 use fabric::store::{BlobInfo, Item, Pin, Root, Store};
 use serde::Serialize;
 
-use super::{Place, human_bytes, print_json, print_line};
+use super::{Place, print_json, print_line};
+use crate::human::human_bytes;
 
 /// What a store has.
 #[derive(Debug, Serialize)]

@@ -5,8 +5,9 @@ use std::io;
 use anyhow::bail;
 use fabric::store::{LockMode, Store, StoreOptions, VerifyReport};
 
-use super::{Place, StoreError, human_bytes, print_json, print_line};
+use super::{Place, StoreError, print_json, print_line};
 use crate::cli::transfer_bar::TransferBar;
+use crate::human::human_bytes;
 
 pub(super) fn run(place: &Place) -> anyhow::Result<()> {
     let store = open(place)?;

@@ -13,7 +13,7 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObj
 use tokio_rustls::rustls::sign::CertifiedKey;
 use ureq::tls::{Certificate, ClientCert, PemItem, PrivateKey, parse_pem};
 
-use super::registry::RegistryError;
+use super::registry_error::RegistryError;
 
 /// Where systems keep the certificates that they trust: Debian and its like, Fedora, Alpine, openSUSE.
 pub(super) const OF_SYSTEM: [&str; 4] = [

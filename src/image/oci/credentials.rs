@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 
 use serde::Deserialize;
 
-use super::registry::RegistryError;
+use super::registry_error::RegistryError;
 use super::source::Reference;
 
 /// How Docker calls its own registry in these files.

@@ -6,8 +6,8 @@
 use std::io::Read;
 
 use super::BLOCK;
+use super::header::number;
 use super::pax::Extended;
-use super::reader::number;
 
 /// Largest file with holes that is filled, in bytes: zeros take time too.
 const MAX_SIZE: u64 = 64 << 30;

@@ -1,8 +1,8 @@
 //! Makes members of a tar: ustar headers, with pax headers before them for what does not fit.
 
 use super::BLOCK;
+use super::header::Kind;
 use super::pax::{record, without_place};
-use super::reader::Kind;
 
 /// What ends an archive.
 pub(in crate::image) const END: [u8; 2 * BLOCK] = [0; 2 * BLOCK];

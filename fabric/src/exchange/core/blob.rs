@@ -49,7 +49,7 @@ impl Blob {
     pub(crate) fn new(grid: Arc<Grid>, have: Bitfield) -> Self {
         let cells = grid.whole_cells(&have);
         let (holders, unheld) = (vec![0; grid.cells() as usize], grid.cells());
-        let held = runs(&have).map(|run| grid.bytes_of(run)).map(|bytes| bytes.end - bytes.start).sum();
+        let held = have.runs().map(|run| grid.bytes_of(run)).map(|bytes| bytes.end - bytes.start).sum();
         Self {
             grid,
             have,
@@ -111,7 +111,7 @@ impl Blob {
     /// Neighbour `slot` holds exactly `have`.
     pub(crate) fn replace(&mut self, slot: Slot, have: &Bitfield) {
         self.unlearn(slot, 0..self.grid.chunks());
-        for run in runs(have) {
+        for run in have.runs() {
             // A seeder's copy says nothing about what has reached the crowd.
             self.learn(slot, run, !have.is_full());
         }
@@ -224,29 +224,4 @@ impl Blob {
             self.cells.remove(cell);
         }
     }
-}
-
-/// The runs of consecutive members of `bits` that lie in `range`, ascending.
-pub(crate) fn runs_in(bits: &Bitfield, range: Range<u32>) -> Vec<Range<u32>> {
-    let mut runs: Vec<Range<u32>> = Vec::new();
-    for chunk in range.filter(|&chunk| bits.has(chunk)) {
-        match runs.last_mut() {
-            Some(run) if run.end == chunk => run.end += 1,
-            _ => runs.push(chunk..chunk + 1),
-        }
-    }
-    runs
-}
-
-/// The runs of consecutive members of `bits`, ascending.
-pub(crate) fn runs(bits: &Bitfield) -> impl Iterator<Item = Range<u32>> + '_ {
-    let mut members = bits.iter().peekable();
-    std::iter::from_fn(move || {
-        let first = members.next()?;
-        let mut end = first + 1;
-        while members.next_if_eq(&end).is_some() {
-            end += 1;
-        }
-        Some(first..end)
-    })
 }

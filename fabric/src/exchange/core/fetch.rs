@@ -6,7 +6,7 @@ use std::ops::Range;
 use super::super::message::Run;
 use super::grid::{Grid, run};
 use super::peer::Slot;
-use super::time::Time;
+use super::time::{SECOND, Time};
 use super::view::View;
 use super::{Order, Priority};
 use crate::bitfield::Bitfield;
@@ -120,6 +120,12 @@ pub(crate) struct Flight {
     pub(crate) expected: Time,
     /// When it is given up.
     pub(crate) deadline: Time,
+}
+
+/// How long a request may take before it is given up: several times what it should, and never less than a slow start or a
+/// busy queue can take.
+pub(crate) fn patience(expected: u64) -> u64 {
+    (2 * SECOND).saturating_add(expected.saturating_mul(4))
 }
 
 /// The first run of chunks in `cells` that is missing here and held by the peer.

@@ -8,7 +8,8 @@ use super::super::event::ExchangeEvent;
 use super::super::message::Run;
 use super::fetch::{Fetch, Flight, RequestId};
 use super::peer::{Peer, Slot, Standing};
-use super::time::{SECOND, Time};
+use super::schedule::STARVING;
+use super::time::Time;
 use super::{Core, Output};
 use crate::id::BlobId;
 
@@ -263,14 +264,8 @@ impl Core {
             .fetches
             .values()
             .filter_map(|id| self.blobs.get(id)?.fetch.as_ref())
-            .map(|fetch| fetch.progress.after(super::schedule::STARVING))
+            .map(|fetch| fetch.progress.after(STARVING))
             .filter(|&at| at > self.seen);
         [flights, races, rests, starving.min()].into_iter().flatten().min()
     }
-}
-
-/// How long a request may take before it is given up: several times what it should, and never less than a slow start or a
-/// busy queue can take.
-pub(super) fn patience(expected: u64) -> u64 {
-    (2 * SECOND).saturating_add(expected.saturating_mul(4))
 }

@@ -7,10 +7,9 @@
 use std::collections::BTreeSet;
 
 use super::blob::Blob;
-use super::fetch::{Flight, RequestId, span};
+use super::fetch::{Flight, RequestId, patience, span};
 use super::peer::{Slot, Work};
 use super::picker::Choice;
-use super::requests::patience;
 use super::time::{MS, SECOND, Time};
 use super::view::View;
 use super::{Core, Output};

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::super::core::{Order, Priority};
 use super::super::message::Run;
 use super::SharedBlob;
-use super::fetch::{FetchError, Progress};
+use super::progress::{FetchError, Progress};
 use crate::bitfield::Bitfield;
 use crate::content::{BlobIndex, SharedRun, shared_runs};
 use crate::id::BlobId;

@@ -15,8 +15,8 @@ use super::super::core::{
 use super::super::event::ExchangeEvent;
 use super::super::message::{Message, Run};
 use super::super::source::ChunkSource;
-use super::fetch::{FetchError, Progress};
 use super::outbox::Outbox;
+use super::progress::{FetchError, Progress};
 use super::reuse::{Copied, Copying, Reuse};
 use super::transfer::{Landed, Transfer};
 use super::{Events, Report, SharedBlob};

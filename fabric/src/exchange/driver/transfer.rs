@@ -11,7 +11,7 @@ use super::super::core::{Failure, RequestId};
 use super::super::message::Run;
 use super::super::source::{ChunkSource, SourceError};
 use super::SharedBlob;
-use super::fetch::FetchError;
+use super::progress::FetchError;
 use crate::bitfield::Bitfield;
 use crate::id::{BlobId, Hash};
 use crate::store::{StoreError, WriteError};

@@ -17,8 +17,8 @@ use crate::id::BlobId;
 use crate::store::Store;
 use crate::store::dir::Dir;
 use crate::store::error::StoreError;
-use crate::store::gc::Item;
 use crate::store::import::{self, Aside};
+use crate::store::item::Item;
 
 /// Bytes copied at a time to another filesystem.
 const COPY: usize = 1 << 20;

@@ -6,12 +6,14 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::sync::Arc;
 
-use super::{Item, is_fetched};
 use crate::id::{BlobId, ObjectId};
 use crate::store::Store;
+use crate::store::blob::Blob;
 use crate::store::dir::Dir;
 use crate::store::error::StoreError;
+use crate::store::item::Item;
 
 /// Bytes that `st_blocks` counts in.
 const BLOCK: u64 = 512;
@@ -85,6 +87,11 @@ impl Store {
         })?;
         Ok(Inventory { blobs, objects })
     }
+}
+
+/// Whether somebody holds a partial blob: the store itself has it once.
+pub(super) fn is_fetched(blob: &Arc<Blob>) -> bool {
+    !blob.is_complete() && Arc::strong_count(blob) > 1
 }
 
 /// The blob that a file in `blobs`, `partial` or `indexes` belongs to.

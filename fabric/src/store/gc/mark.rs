@@ -1,11 +1,11 @@
 //! Marking: which items the roots lead to. No I/O of its own: what an item names is asked of a [`Graph`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Item, Reasons, Root};
 use crate::content::BlobRef;
 use crate::id::{BlobId, ObjectId};
 use crate::store::error::StoreError;
+use crate::store::item::{Item, Root};
 
 /// What items name.
 pub(super) trait Graph {
@@ -35,7 +35,7 @@ pub(super) enum Reach {
 }
 
 /// What is kept, and why.
-pub(super) type Marks = BTreeMap<Item, Reasons>;
+pub(super) type Marks = BTreeMap<Item, BTreeSet<Root>>;
 
 /// Follows all roots.
 ///

@@ -4,8 +4,8 @@
 use std::collections::BTreeSet;
 use std::sync::{MutexGuard, PoisonError};
 
-use super::Item;
 use crate::store::Store;
+use crate::store::item::Item;
 
 /// Items that no head and no pin has named since they were added. Bounded by what the store holds.
 #[derive(Debug, Default)]

@@ -16,8 +16,8 @@ use std::time::Instant;
 use bytes::Bytes;
 use tokio::sync::Notify;
 
+use super::message::{Grant, Show, Verdict, Welcome};
 use super::roster::{MAX_MEMBERSHIPS, Roster};
-use super::talk::{Grant, Show, Verdict, Welcome};
 use super::token::BulkToken;
 use super::waiting::{Newcomer, Waiting, WaitingList, remote_ip};
 use super::{AdmitError, Private, Refusal};

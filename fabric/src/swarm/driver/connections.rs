@@ -9,9 +9,9 @@ use libp2p::swarm::dial_opts::DialOpts;
 use libp2p::swarm::{ConnectionId, DialError, SwarmEvent as Libp2pEvent};
 use libp2p::{PeerId, gossipsub, identify, mdns};
 
-use super::start::{multiaddr, socket_addr};
 use super::{Connection, Driver, SessionState};
 use crate::id::NodeId;
+use crate::swarm::address::{multiaddr, socket_addr};
 use crate::swarm::behaviour::BehaviourEvent;
 use crate::swarm::bulk;
 use crate::swarm::dial::Source;

@@ -2,12 +2,11 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;
-use libp2p::multiaddr::Protocol;
 use libp2p::swarm::SwarmEvent as Libp2pEvent;
 use libp2p::{Multiaddr, TransportError};
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -16,6 +15,7 @@ use tokio_util::task::TaskTracker;
 
 use super::bans::Bans;
 use super::{Driver, FRAMES, Me};
+use crate::swarm::address::{multiaddr, socket_addr};
 use crate::swarm::admission::waiting::Newcomer;
 use crate::swarm::admission::{Gate, Private};
 use crate::swarm::announce::Heads;
@@ -35,25 +35,6 @@ use crate::swarm::{EVENTS, StartError, SwarmConfig, SwarmEvent};
 
 /// An address to listen on comes up at once, unless there is none.
 const LISTENING: Duration = Duration::from_secs(5);
-
-/// A libp2p address for TCP.
-pub(in crate::swarm) fn multiaddr(at: SocketAddr) -> Multiaddr {
-    Multiaddr::from(at.ip()).with(Protocol::Tcp(at.port()))
-}
-
-/// The socket address at the front of a libp2p address for TCP.
-pub(in crate::swarm) fn socket_addr(address: &Multiaddr) -> Option<SocketAddr> {
-    let mut parts = address.iter();
-    let ip: IpAddr = match parts.next()? {
-        Protocol::Ip4(ip) => ip.into(),
-        Protocol::Ip6(ip) => ip.into(),
-        _ => return None,
-    };
-    match parts.next()? {
-        Protocol::Tcp(port) => Some((ip, port).into()),
-        _ => None,
-    }
-}
 
 pub(in crate::swarm) async fn start(
     config: SwarmConfig,
