@@ -1,10 +1,11 @@
 //! What the machine that runs the lab must have, found out before anything is started.
 
 use std::ffi::OsStr;
-use std::fmt;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
+use crate::machine::QEMU;
+use crate::missing::Missing;
 use crate::{Error, Result};
 
 /// Tests that need the lab are skipped when this is `1`.
@@ -14,33 +15,12 @@ const SKIP: &str = "BOOTFABRIC_SKIP_LAB";
 const CAP_NET_ADMIN: u64 = 12;
 const CAP_SYS_ADMIN: u64 = 21;
 
-/// Something the lab needs and this machine lacks.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
-pub struct Missing {
-    /// The thing.
-    pub what: String,
-    /// What the lab does with it.
-    pub needed_for: &'static str,
-    /// The Debian package that has it; `None` for what no package gives.
-    pub package: Option<&'static str>,
-}
-
-impl fmt::Display for Missing {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}, needed for {}", self.what, self.needed_for)?;
-        match self.package {
-            Some(package) => write!(f, " (Debian package {package})"),
-            None => Ok(()),
-        }
-    }
-}
-
 /// Programs of the path: name, use, Debian package.
 const PROGRAMS: [(&str, &str, &str); 4] = [
     ("ip", "namespaces, bridges and cables", "iproute2"),
     ("tc", "shaped links", "iproute2"),
     ("tcpdump", "packet captures", "tcpdump"),
-    (super::machine::QEMU, "machines", "qemu-system-x86"),
+    (QEMU, "machines", "qemu-system-x86"),
 ];
 
 /// Files: any one of the first list, use, Debian package.

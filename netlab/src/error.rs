@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::Duration;
 
+use crate::missing::Missing;
+
 /// Shorthand for results of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -106,10 +108,10 @@ pub enum Error {
     },
     /// The machine that runs the lab lacks something.
     #[error("this machine cannot run the lab:\n{}\n(BOOTFABRIC_SKIP_LAB=1 skips the tests that need it)", list(.0))]
-    NotReady(Vec<crate::Missing>),
+    NotReady(Vec<Missing>),
 }
 
-fn list(missing: &[crate::Missing]) -> String {
+fn list(missing: &[Missing]) -> String {
     missing.iter().map(|one| format!("  - {one}")).collect::<Vec<_>>().join("\n")
 }
 

@@ -11,8 +11,11 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use super::{QEMU, Uefi};
+use super::spec::Uefi;
 use crate::{Error, Result, state, wait_until};
+
+/// The program that runs guests.
+pub(crate) const QEMU: &str = "qemu-system-x86_64";
 
 const DEVICE: &str = "/dev/kvm";
 

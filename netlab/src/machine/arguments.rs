@@ -6,9 +6,6 @@ use std::path::{Path, PathBuf};
 use super::{Accel, Firmware, MachineSpec, Nic, Uefi, UefiBoot};
 use crate::Mac;
 
-/// The program.
-pub(crate) const QEMU: &str = "qemu-system-x86_64";
-
 /// QEMU's name for the network device, for its monitor.
 pub(super) const NETDEV: &str = "n0";
 

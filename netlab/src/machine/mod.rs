@@ -18,9 +18,8 @@ use std::time::Duration;
 use serde_json::json;
 
 pub use accel::Accel;
+pub(crate) use accel::QEMU;
 pub use spec::{DirectKernel, Firmware, MachineSpec, Nic, Uefi, UefiBoot};
-
-pub(crate) use arguments::QEMU;
 
 use crate::events::{EventLog, Health};
 use crate::netns::Namespace;
