@@ -25,12 +25,13 @@ use swarm_support::{Node, nodes_around_one, two_peers};
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 
-fn impatient() -> HttpTimeouts {
-    HttpTimeouts { stall: Duration::from_millis(500), ..HttpTimeouts::default() }
+fn timeouts(behaviour: Behaviour) -> HttpTimeouts {
+    HttpTimeouts { stall: behaviour.patience(Duration::from_millis(500)), ..HttpTimeouts::default() }
 }
 
-fn over_the_swarm(asker: &Node, holder: &Node) -> Arc<dyn ChunkSource> {
-    Arc::new(BulkSource::new(asker.handle.clone(), holder.id()).with_window(Duration::from_secs(1)))
+fn over_the_swarm(asker: &Node, holder: &Node, behaviour: Behaviour) -> Arc<dyn ChunkSource> {
+    let window = behaviour.patience(Duration::from_secs(1));
+    Arc::new(BulkSource::new(asker.handle.clone(), holder.id()).with_window(window))
 }
 
 /// A peer whose HTTP service can be reached, or not.
@@ -45,15 +46,21 @@ impl Transport for Both {
         let server = Server::start(store.clone(), behaviour).await;
         holder.handle.serve_bulk(Arc::new(Reader(store, behaviour)));
         let address = if self.http { server.address() } else { deserted().await };
-        let http = Arc::new(HttpSource::with_timeouts(address, None, impatient()));
-        let source = FallbackSource::new(holder.id(), http, over_the_swarm(&asker, &holder), |_| {});
+        let http = Arc::new(HttpSource::with_timeouts(address, None, timeouts(behaviour)));
+        let source =
+            FallbackSource::new(holder.id(), http, over_the_swarm(&asker, &holder, behaviour), |_| {});
         (Arc::new(source), Box::new((server, asker, holder)))
     }
 
     async fn nobody(&self) -> Arc<dyn ChunkSource> {
         let alone = nodes_around_one(1).await.remove(0);
         let http = Arc::new(HttpSource::new(deserted().await));
-        Arc::new(FallbackSource::new(alone.id(), http, over_the_swarm(&alone, &alone), |_| {}))
+        Arc::new(FallbackSource::new(
+            alone.id(),
+            http,
+            over_the_swarm(&alone, &alone, Behaviour::Honest),
+            |_| {},
+        ))
     }
 
     fn knows(&self, behaviour: Behaviour) -> bool {
@@ -100,8 +107,8 @@ impl Peer {
         address: std::net::SocketAddr,
     ) -> (FallbackSource, mpsc::UnboundedReceiver<ExchangeEvent>) {
         let (tell, told) = mpsc::unbounded_channel();
-        let http = Arc::new(HttpSource::with_timeouts(address, None, impatient()));
-        let second = over_the_swarm(&self.asker, &self.holder);
+        let http = Arc::new(HttpSource::with_timeouts(address, None, timeouts(Behaviour::Honest)));
+        let second = over_the_swarm(&self.asker, &self.holder, Behaviour::Honest);
         let source = FallbackSource::new(self.holder.id(), http, second, move |event| {
             let _ = tell.send(event);
         });

@@ -20,15 +20,15 @@ use tokio::io::AsyncReadExt;
 
 struct Http;
 
-fn impatient() -> HttpTimeouts {
-    HttpTimeouts { stall: Duration::from_millis(500), ..HttpTimeouts::default() }
+fn timeouts(behaviour: Behaviour) -> HttpTimeouts {
+    HttpTimeouts { stall: behaviour.patience(Duration::from_millis(500)), ..HttpTimeouts::default() }
 }
 
 #[async_trait]
 impl Transport for Http {
     async fn peer(&self, store: Store, behaviour: Behaviour) -> (Arc<dyn ChunkSource>, Box<dyn Send>) {
         let server = Server::start(store, behaviour).await;
-        (Arc::new(HttpSource::with_timeouts(server.address(), None, impatient())), Box::new(server))
+        (Arc::new(HttpSource::with_timeouts(server.address(), None, timeouts(behaviour))), Box::new(server))
     }
 
     async fn nobody(&self) -> Arc<dyn ChunkSource> {

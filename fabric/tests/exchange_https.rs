@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use exchange_support::conformance::{self, Transport};
-use exchange_support::noise;
 use exchange_support::server::{Behaviour, Server};
+use exchange_support::{PATIENCE, noise};
 use fabric::exchange::http::{HttpTimeouts, Private};
 use fabric::exchange::{ChunkSource, HttpSource, SourceError};
 use fabric::store::{Store, StoreOptions};
@@ -22,16 +22,20 @@ const TOKEN: &str = "0123456789abcdef";
 struct Https(NodeKey);
 
 fn source(address: SocketAddr, key: NodePublicKey, token: &str) -> HttpSource {
+    patient_source(address, key, token, PATIENCE)
+}
+
+fn patient_source(address: SocketAddr, key: NodePublicKey, token: &str, stall: Duration) -> HttpSource {
     let private = Private { secure: Arc::new(TlsClient::new(key).unwrap()), token: token.into() };
-    let impatient = HttpTimeouts { stall: Duration::from_millis(500), ..HttpTimeouts::default() };
-    HttpSource::with_timeouts(address, Some(private), impatient)
+    HttpSource::with_timeouts(address, Some(private), HttpTimeouts { stall, ..HttpTimeouts::default() })
 }
 
 #[async_trait]
 impl Transport for Https {
     async fn peer(&self, store: Store, behaviour: Behaviour) -> (Arc<dyn ChunkSource>, Box<dyn Send>) {
         let server = Server::start_private(store, behaviour, TlsServer::new(&self.0).unwrap(), TOKEN).await;
-        (Arc::new(source(server.address(), self.0.public(), TOKEN)), Box::new(server))
+        let stall = behaviour.patience(Duration::from_millis(500));
+        (Arc::new(patient_source(server.address(), self.0.public(), TOKEN, stall)), Box::new(server))
     }
 
     async fn nobody(&self) -> Arc<dyn ChunkSource> {

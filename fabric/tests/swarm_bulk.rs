@@ -23,7 +23,8 @@ impl Transport for OverTheSwarm {
     async fn peer(&self, store: Store, behaviour: Behaviour) -> (Arc<dyn ChunkSource>, Box<dyn Send>) {
         let (asker, holder) = two_peers().await;
         holder.handle.serve_bulk(Arc::new(Reader(store, behaviour)));
-        let source = BulkSource::new(asker.handle.clone(), holder.id()).with_window(Duration::from_secs(1));
+        let source = BulkSource::new(asker.handle.clone(), holder.id())
+            .with_window(behaviour.patience(Duration::from_secs(1)));
         (Arc::new(source), Box::new((asker, holder)))
     }
 

@@ -292,14 +292,12 @@ async fn a_trickling_head_is_cut_at_its_deadline() {
 
 #[tokio::test]
 async fn silent_and_stalled_clients_are_closed() {
-    let config = HttpConfig {
-        idle: Duration::from_millis(50),
-        stall: Duration::from_millis(50),
-        ..HttpConfig::default()
-    };
+    let short = Duration::from_millis(50);
+    let lab = serve(TestFiles::default(), HttpConfig { idle: short, ..HttpConfig::default() });
+    assert!(read_to_end(&mut lab.connect().await).await.is_empty());
+    let config = HttpConfig { stall: short, ..HttpConfig::default() };
     let lab = serve(TestFiles::default().disk("big", &pattern(30_000_000)), config);
     let mut events = lab.events.subscribe();
-    assert!(read_to_end(&mut lab.connect().await).await.is_empty());
     let mut stream = lab.connect().await;
     stream.write_all(&get("/big", "")).await.unwrap();
     let ended = finished(&mut events).await;

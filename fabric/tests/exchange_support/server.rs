@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use fabric::id::BlobId;
 use fabric::store::Store;
@@ -11,6 +12,8 @@ use fabric::tls::TlsServer;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+
+use super::PATIENCE;
 
 /// What the server does with a request for bytes that it holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,6 +59,11 @@ impl Behaviour {
         Self::OneShot,
         Self::Garbage,
     ];
+
+    /// How long to wait for it: `short` for one that says nothing. Another may be slow because the machine is busy.
+    pub fn patience(self, short: Duration) -> Duration {
+        if matches!(self, Self::Silent | Self::Stuck | Self::Trickle) { short } else { PATIENCE }
+    }
 }
 
 /// A server, stopped when dropped.
@@ -178,7 +186,7 @@ async fn serve(
                 for byte in body {
                     stream.write_all(&[byte]).await?;
                     stream.flush().await?;
-                    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+                    tokio::time::sleep(Duration::from_secs(1)).await;
                 }
                 return Ok(());
             }
