@@ -56,13 +56,15 @@ impl Debian {
     /// The beginning of a command that runs its next argument on `machine`.
     pub(crate) fn ssh_command(&self, machine: &MachineNode) -> anyhow::Result<Command> {
         let mut ssh = self.origin.host.command("timeout");
-        ssh.arg(PATIENCE.as_secs().to_string()).args(["ssh", "-q", "-F", "none", "-o", "BatchMode=no"]);
+        ssh.arg(PATIENCE.as_secs().to_string()).args(["ssh", "-F", "none", "-o", "BatchMode=no"]);
         for option in [
             "StrictHostKeyChecking=no",
             "UserKnownHostsFile=/dev/null",
             "PreferredAuthentications=none",
             "ConnectTimeout=60",
-            "ConnectionAttempts=5",
+            // One a second: its server starts beside what is waited for.
+            "ConnectionAttempts=60",
+            "LogLevel=ERROR",
             // A machine that starts anew says no goodbye.
             "ServerAliveInterval=5",
             "ServerAliveCountMax=6",
