@@ -12,7 +12,7 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use bootfabric::event::Event;
 use bootfabric::lab::assets::{Assets, RootKind};
-use bootfabric::lab::cluster::{Boot, Cluster, MachineNode, STEP_DEADLINE};
+use bootfabric::lab::cluster::{Boot, Cluster, MachineNode, STEP_DEADLINE, by_address};
 use debian::Debian;
 use socket2::{Domain, Socket, Type};
 
@@ -33,7 +33,7 @@ fn power_on(bench: &Debian, name: &str) -> anyhow::Result<MachineNode> {
 
 /// Does `script`, in which the machine starts anew without a word, and waits until it is up again. Returns the root's hash.
 fn starts_anew(bench: &Debian, machine: &MachineNode, script: &str) -> anyhow::Result<String> {
-    let events = machine.events().from_now();
+    let events = machine.from_now();
     // The connection dies with the machine; whether it noticed is no matter.
     let said = bench.ssh_command(machine)?.arg(script).output()?;
     machine
@@ -213,7 +213,7 @@ fn kexec_goes_straight_into_the_newest_release() -> anyhow::Result<()> {
     )?;
     bench.say(&loaded);
     let loaders = || machine.machine.console().text().matches("iPXE").count();
-    let (events, before) = (machine.events().from_now(), loaders());
+    let (events, before) = (machine.from_now(), loaders());
     ensure!(before > 0, "the loader of the first boot did not show");
     ensure!(starts_anew(&bench, &machine, kexec)? == hash, "another root");
     let verified = events.wait_for_name("release-verified", PATIENCE)?;
@@ -311,6 +311,33 @@ fn damaged_and_rebooted(name: &'static str, reboots: usize) -> anyhow::Result<()
         bench.say(&format!("up again after `{script}`, same root hash"));
     }
     bench.sound(&machine)
+}
+
+/// The default size of what can be written, in a machine that has little more than the image needs: it is told when that is full,
+/// nothing hangs or dies, and another machine boots from it all the same.
+#[test]
+#[ignore = "soak: fills a machine's memory under emulation, and boots another from it"]
+fn a_small_machine_whose_overlay_is_full_boots_another() -> anyhow::Result<()> {
+    const SMALL_MIB: u32 = 416;
+    let Some(bench) = Debian::new("full", Boot::Bios, &[])? else { return Ok(()) };
+    let spec = bench.cluster.spec("a").memory_mib(SMALL_MIB).cpus(2).failure("[fail]");
+    let machine = bench.cluster.power_on_as(&spec)?;
+    machine.booted(bench.cluster.root())?;
+    bench.sound(&machine)?;
+    let service = bench.ssh(&machine, SERVICE)?;
+    let words = bench.ssh(&machine, "dd if=/dev/urandom of=/root/fill bs=1M 2>&1; sync; df -m /; free -m")?;
+    bench.say(&words);
+    ensure!(words.contains("No space left on device"), "{words}");
+    bench.origin.process.kill()?;
+    let other = power_on(&bench, "b")?;
+    let sources = by_address(&other.complete("root")?);
+    ensure!(sources.keys().eq([&machine.started()?.address]), "the root came from {sources:?}");
+    other.booted(bench.cluster.root())?;
+    bench.ssh(&machine, "! dmesg | grep -iE 'out of memory|oom-kill|i/o error'")?;
+    bench.ssh(&machine, "/run/bootfabric/bin/bootfabric status >/dev/null")?;
+    ensure!(bench.ssh(&machine, SERVICE)? == service, "the node's process is another one");
+    bench.say("another machine has booted from it");
+    Ok(())
 }
 
 /// Fills the overlay with what does not compress: it is told so, nothing hangs, and deleting gives the memory back.

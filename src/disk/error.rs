@@ -56,6 +56,9 @@ pub enum InstallError {
     /// Somebody else wrote to it meanwhile.
     #[error("{} is not the disk that was prepared any more; nothing more was written", .0.display())]
     Changed(PathBuf),
+    /// The disk failed while a filesystem on it was filled.
+    #[error("the filesystem on {} was damaged while it was filled: its disk fails", .0.display())]
+    Damaged(PathBuf),
     /// The disk does not take what is written.
     #[error("cannot write to {}", path.display())]
     Write {

@@ -5,7 +5,8 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use super::check::Installed;
+use super::check::{Installed, installed};
+use super::device::DiskName;
 use super::error::InstallError;
 use super::gpt::Piece;
 use super::image::Image;
@@ -33,7 +34,14 @@ impl Finish<'_> {
         let Self { prepared, image, loader, .. } = self;
         let Prepared { disk, size, block, layout, ids } = prepared;
         let write_error = |source| prepared.write_error(source);
-        let file = prepared.open()?;
+        let installed = Installed { disk: disk.clone(), root: ids.root.clone(), store: ids.store.clone() };
+        let file = match prepared.open() {
+            // Another attempt was ended after its last write, before it said so.
+            Err(InstallError::Changed(_)) if self.is_finished(&installed)? => return Ok(installed),
+            opened => opened?,
+        };
+        // Nor has the disk a table while its loader is written a second time.
+        prepared.clear_table(&file).map_err(write_error)?;
 
         step("boot loader");
         let boot_code = loader.place_bios(&file, layout.bios)?;
@@ -49,7 +57,13 @@ impl Finish<'_> {
         file.sync_all().map_err(write_error)?;
         file.write_all_at(&vec![0; MARK.len()], MARK_AT).map_err(write_error)?;
         file.sync_all().map_err(write_error)?;
-        Ok(Installed { disk: disk.clone(), root: ids.root.clone(), store: ids.store.clone() })
+        Ok(installed)
+    }
+
+    /// Whether the disk holds this very installation: its filesystems' UUIDs are nobody else's.
+    fn is_finished(&self, expected: &Installed) -> Result<bool, InstallError> {
+        let name: DiskName = self.prepared.disk.display().to_string().parse()?;
+        Ok(installed(&name, &self.image.release)?.as_ref() == Some(expected))
     }
 }
 

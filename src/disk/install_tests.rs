@@ -10,8 +10,10 @@ use super::*;
 use crate::disk::check::{check, installed};
 use crate::disk::device::{DeviceError, Disk};
 use crate::disk::probe::{self, Content, ext};
-use crate::disk::step::{Sizes, Step};
-use crate::disk::{Prepared, ROOT_LABEL, STORE_LABEL};
+use crate::disk::{ROOT_LABEL, STORE_LABEL};
+
+#[path = "step_tests.rs"]
+mod steps;
 
 /// A file as a disk; gone when dropped.
 struct Loop {
@@ -26,14 +28,16 @@ impl Loop {
     }
 
     fn with(mib: u64, options: &[&str]) -> Option<Self> {
-        if !netlab::ready_or_skip().unwrap() {
-            return None;
-        }
-        let file = tempfile::NamedTempFile::new().unwrap();
+        netlab::ready_or_skip()
+            .unwrap()
+            .then(|| Self::of(tempfile::NamedTempFile::new().unwrap(), mib, options))
+    }
+
+    fn of(file: tempfile::NamedTempFile, mib: u64, options: &[&str]) -> Self {
         file.as_file().set_len(mib << 20).unwrap();
         let arguments = [options, &["--find", "--show", file.path().to_str().unwrap()]].concat();
         let path = run("losetup", &arguments);
-        Some(Self { path: path.trim().into(), file })
+        Self { path: path.trim().into(), file }
     }
 
     fn table(&self) -> crate::disk::gpt::Table {
@@ -82,6 +86,16 @@ impl Mounted {
 
     fn writable(device: &str) -> Self {
         Self::with(device, "rw")
+    }
+
+    /// So many MiB of memory.
+    fn memory(mib: u64) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        run(
+            "mount",
+            &["-t", "tmpfs", "-o", &format!("size={mib}m"), "none", directory.path().to_str().unwrap()],
+        );
+        Self(directory)
     }
 
     fn with(device: &str, options: &str) -> Self {
@@ -294,66 +308,4 @@ fn an_installation_that_was_interrupted_is_done_again() {
     assert_eq!(installed(&name, &"0".repeat(64)).unwrap(), Some(done));
     assert!(matches!(check(&name, false), Err(InstallError::Holds { .. })));
     assert_eq!(disk.table().partitions.len(), 3);
-}
-
-/// The way of the first stage: what is on the disk is written to its partitions before there is a table.
-#[test]
-fn a_disk_is_filled_between_two_steps_and_starts_after_the_second() {
-    let Some(disk) = Loop::with(1024, &["--partscan"]) else { return };
-    let material = Material::new();
-    let request = material.request(&disk.path);
-    let answer = material.directory.path().join("answer");
-    let sizes = |root| Sizes { boot: 4 << 20, blobs: 4 << 20, root: Some(root) };
-    let prepare = |root| Step::Prepare {
-        disk: request.disk.clone(),
-        wipe: false,
-        sizes: sizes(root),
-        loader: request.loader.clone(),
-        answer: answer.clone(),
-    };
-    let error = prepare(2 << 30).run(&quiet).unwrap_err();
-    assert!(matches!(error, InstallError::TooSmall { .. }) && disk.is_zero(), "{error}");
-
-    // Power that goes in between leaves a disk that starts nothing, and may be prepared again.
-    prepare(1 << 20).run(&quiet).unwrap();
-    let name: DiskName = request.disk.parse().unwrap();
-    assert_eq!(installed(&name, &material.release).unwrap(), None);
-    let mut head = vec![0; 1 << 10];
-    disk.file.as_file().read_exact_at(&mut head, 0).unwrap();
-    assert!(head.iter().all(|byte| *byte == 0), "no table yet");
-    prepare(1 << 20).run(&quiet).unwrap();
-    let prepared: Prepared = serde_json::from_slice(&fs::read(&answer).unwrap()).unwrap();
-
-    let part = |number: u32| format!("{}p{number}", disk.node());
-    for (number, uuid) in [(3, prepared.store()), (4, prepared.root().unwrap())] {
-        let found = ext(&fs::File::open(part(number)).unwrap()).unwrap().unwrap();
-        assert_eq!(found.uuid, uuid);
-    }
-    {
-        let (store, root) = (Mounted::writable(&part(3)), Mounted::writable(&part(4)));
-        for name in ["blobs", "indexes"] {
-            run("cp", &["-r", request.store.join(name).to_str().unwrap(), store.0.path().to_str().unwrap()]);
-        }
-        fs::write(root.0.path().join("program"), "x").unwrap();
-        let finish = Step::Finish {
-            prepared: Box::new(prepared.clone()),
-            image: request.image.clone(),
-            line: request.line.clone(),
-            loader: request.loader.clone(),
-            store: store.0.path().into(),
-            root: Some(root.0.path().into()),
-        };
-        // While they are mounted, as in the first stage.
-        finish.run(&quiet).unwrap();
-        assert!(
-            fs::read_to_string(root.0.path().join("etc/fstab")).unwrap().contains(prepared.root().unwrap())
-        );
-        let again = finish.run(&quiet).unwrap_err();
-        assert!(matches!(again, InstallError::Changed(_)), "{again}");
-    }
-    let done = installed(&name, &material.release).unwrap().unwrap();
-    assert_eq!((done.root.as_deref(), done.store.as_str()), (prepared.root(), prepared.store()));
-    assert!(run("sfdisk", &["--verify", disk.node()]).contains("No errors"));
-    let found = run("blkid", &["--probe", "--match-tag", "PART_ENTRY_NAME", "--output", "value", &part(3)]);
-    assert_eq!(found.trim(), "bootfabric store", "the kernel's partitions are the table's");
 }

@@ -5,6 +5,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -13,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::check::check_content;
 use super::device::{Disk, DiskName};
 use super::error::InstallError;
-use super::gpt::Guid;
+use super::gpt::{self, Guid};
 use super::layout::{Layout, Needs};
 use super::probe::{ENDS, MARK, MARK_AT};
 use super::{ROOT_LABEL, STORE_LABEL, mke2fs, partitions};
@@ -66,6 +67,14 @@ impl Prepared {
             partitions::add(&file, number, place).map_err(|source| self.write_error(source))?;
         }
         Ok(())
+    }
+
+    /// Takes both copies of a partition table away that an attempt before has written, and nothing of what is in partitions.
+    pub(super) fn clear_table(&self, disk: &File) -> io::Result<()> {
+        let end = self.size / self.block * self.block;
+        clear(disk, 0..MARK_AT)?;
+        clear(disk, end - gpt::tail(self.block)..end)?;
+        disk.sync_all()
     }
 
     pub(super) fn write_error(&self, source: io::Error) -> InstallError {
@@ -139,10 +148,14 @@ fn begin(disk: &Disk) -> io::Result<()> {
     let Disk { file, size, .. } = disk;
     file.write_all_at(MARK, MARK_AT)?;
     file.sync_all()?;
-    let zeros = vec![0; usize::try_from(ENDS / 2).unwrap_or(0)];
-    file.write_all_at(&zeros, 0)?;
-    file.write_all_at(&zeros, size - ENDS / 2)?;
+    clear(file, 0..ENDS / 2)?;
+    clear(file, size - ENDS / 2..*size)?;
     file.sync_all()?;
     // Partitions that it had.
     partitions::reread(file)
+}
+
+/// Writes zeros to `range`, which is short.
+fn clear(disk: &File, range: Range<u64>) -> io::Result<()> {
+    disk.write_all_at(&vec![0; usize::try_from(range.end - range.start).unwrap_or(0)], range.start)
 }

@@ -5,6 +5,7 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use fabric::trust::Release;
@@ -102,9 +103,9 @@ impl Step {
                 let loader = Loader::read(loader)?;
                 if let (Some(root), Some(uuid)) = (root, prepared.root()) {
                     write_fstab(root, uuid)?;
-                    sync(root)?;
+                    settle(root)?;
                 }
-                sync(store)?;
+                settle(store)?;
                 let blob = |id: &str| store.join("blobs").join(id);
                 let (kernel, first_stage) = (&blob(&image.kernel), &blob(&image.first_stage));
                 Finish { prepared, image, line, loader: &loader, kernel, first_stage }.run(say)?;
@@ -114,8 +115,21 @@ impl Step {
     }
 }
 
-/// Has all of the filesystem at `path` written to its disk.
-fn sync(path: &Path) -> Result<(), InstallError> {
-    let done = fs::File::open(path).and_then(|directory| Ok(nix::unistd::syncfs(directory)?));
-    done.map_err(|source| InstallError::Write { path: path.to_owned(), source })
+/// Has all of the filesystem at `path` written to its disk, and makes sure that all that was written before has come there too.
+///
+/// The kernel tells once of data that a disk did not take (syncfs(2)), and forgets them: who is told must not try again. What
+/// concerns the filesystem itself it counts for good (linux/Documentation/ABI/testing/sysfs-fs-ext4).
+fn settle(path: &Path) -> Result<(), InstallError> {
+    let write_error = |source| InstallError::Write { path: path.to_owned(), source };
+    let directory = fs::File::open(path).map_err(write_error)?;
+    nix::unistd::syncfs(&directory).map_err(|error| write_error(error.into()))?;
+    let device = directory.metadata().map_err(write_error)?.dev();
+    let (major, minor) = (nix::sys::stat::major(device), nix::sys::stat::minor(device));
+    // Another filesystem than ext4, as of a store that is no partition, counts nothing.
+    let Ok(node) = fs::read_link(format!("/sys/dev/block/{major}:{minor}")) else { return Ok(()) };
+    let count = node.file_name().map(|name| Path::new("/sys/fs/ext4").join(name).join("errors_count"));
+    match count.and_then(|count| fs::read_to_string(count).ok()).as_deref().map(str::trim) {
+        None | Some("0") => Ok(()),
+        Some(_) => Err(InstallError::Damaged(path.to_owned())),
+    }
 }

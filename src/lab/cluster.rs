@@ -363,6 +363,13 @@ impl MachineNode {
         }
     }
 
+    /// Its events from now on. What its console has said, often twice, is no answer to what is waited for from now on either.
+    #[must_use]
+    pub fn from_now(&self) -> EventLog {
+        self.machine.console().skip();
+        self.machine.events().from_now()
+    }
+
     /// Waits until the root's own init has taken over and done its work, the device's hash is the release's and, for
     /// a root with systemd, the agent runs as its service. Returns the hash.
     ///
@@ -372,7 +379,7 @@ impl MachineNode {
         self.booted_in(self.events(), root)
     }
 
-    /// As [`MachineNode::booted`], by what it says in `events`: those since it was started again.
+    /// As [`MachineNode::booted`], by what it says in `events`: those since it was started again ([`MachineNode::from_now`]).
     ///
     /// # Errors
     /// If one of these does not happen.

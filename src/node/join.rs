@@ -41,6 +41,8 @@ const WORD_PATIENCE: Duration = Duration::from_secs(30);
 /// What helps when the store has no room.
 const ROOM: &str = "make room: `bootfabric store ls` tells what is kept and why, `image rm`, `store unpin` and `store gc` remove it, \
                     `store limit` raises the limit";
+/// What helps when the store does not take what it is given.
+const DISK: &str = "check what the store is on (`dmesg` tells of a disk that fails), or keep it elsewhere";
 /// The role of the root's blob.
 const ROOT: &str = "root";
 /// How often a machine that waits to be admitted says so again.
@@ -332,6 +334,7 @@ impl Join {
                 remedy: match refused {
                     Some(refused) => refused.remedy(),
                     None if lacks_room(&error) => ROOM.to_owned(),
+                    None if stored(&error, |error| matches!(error, StoreError::Io { .. })) => DISK.to_owned(),
                     None => remedy.to_owned(),
                 },
             });
@@ -354,9 +357,14 @@ async fn soon<T>(what: &str, said: impl Future<Output = Option<T>>) -> anyhow::R
 
 /// Whether the store has no room, whoever says so.
 fn lacks_room(error: &anyhow::Error) -> bool {
+    stored(error, StoreError::is_full)
+}
+
+/// Whether the store is a cause of `error`, with an error that `is` what is looked for.
+fn stored(error: &anyhow::Error, is: impl Fn(&StoreError) -> bool) -> bool {
     error.chain().any(|cause| {
         let shared = cause.downcast_ref::<Arc<StoreError>>().map(AsRef::as_ref);
-        shared.or(cause.downcast_ref::<StoreError>()).is_some_and(StoreError::is_full)
+        shared.or(cause.downcast_ref::<StoreError>()).is_some_and(&is)
     })
 }
 

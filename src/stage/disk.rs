@@ -29,7 +29,7 @@ use super::uevent::Uevents;
 use super::value::ValueError;
 use crate::disk::{self, DiskName, InstallError, Installed, KEY_FILE, STORE_LABEL};
 use crate::event::Event;
-pub(super) use install::{Target, empty_root, install, partition};
+pub(super) use install::{FAILED, Target, empty_root, install, partition};
 
 /// How often it is looked whether a disk has appeared.
 const LOOK: Duration = Duration::from_millis(100);

@@ -60,6 +60,12 @@ impl PhaseError {
         self
     }
 
+    /// Says it where nothing was said.
+    pub(super) fn or_remedy(mut self, remedy: &str) -> Self {
+        self.remedy.get_or_insert_with(|| remedy.to_owned());
+        self
+    }
+
     /// The error and what caused it, outermost first, on one line.
     pub(super) fn chain(&self) -> String {
         let mut text = self.cause.to_string();

@@ -25,6 +25,11 @@ impl Exit {
     pub(super) fn is_success(&self) -> bool {
         self.how == How::Status(0)
     }
+
+    /// Whether it did not end by itself.
+    pub(super) fn is_killed(&self) -> bool {
+        matches!(self.how, How::Signal(_))
+    }
 }
 
 impl fmt::Display for Exit {

@@ -235,6 +235,9 @@ pub(super) fn unpack(boot: &mut Boot, deadline: Duration) -> Result<String, Phas
     let note = match filled {
         Some(note) => note,
         None if unpacked => "unpacked already".to_owned(),
+        None if kind == RootKind::Disk => {
+            fill(boot, kind, blob_bytes).map_err(|error| error.or_remedy(disk::FAILED))?
+        }
         None => fill(boot, kind, blob_bytes)?,
     };
     let seed = boot.line.root.seed;

@@ -133,6 +133,11 @@ impl Console {
         }
     }
 
+    /// Leaves what was printed so far out of all waits that follow.
+    pub fn skip(&self) {
+        self.lock().screen.skip();
+    }
+
     /// Types text. A line ends with `\r` for firmware and `\n` for Linux.
     ///
     /// # Errors

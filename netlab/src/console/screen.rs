@@ -53,6 +53,11 @@ impl Screen {
         Some(Found { index, line: self.line_around(start) })
     }
 
+    /// Puts the position behind all that is there.
+    pub(super) fn skip(&mut self) {
+        self.position = self.text.len();
+    }
+
     fn line_around(&self, place: usize) -> String {
         let (before, after) = self.text.split_at_checked(place).unwrap_or((&self.text, &[]));
         let before = before.rsplit(|&byte| byte == b'\n').next().unwrap_or_default();
@@ -88,6 +93,11 @@ mod tests {
         assert_eq!(screen.find_next(["two", "one"].into_iter()), None);
         assert_eq!(screen.find_next(["thr"].into_iter()).unwrap().line, "three");
         assert_eq!(screen.find_next([""].into_iter()), None);
+        screen.feed(b" four");
+        screen.skip();
+        assert_eq!(screen.find_next(["four"].into_iter()), None);
+        screen.feed(b" four");
+        assert!(screen.find_next(["four"].into_iter()).is_some());
     }
 
     #[test]

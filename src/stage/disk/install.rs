@@ -29,6 +29,9 @@ use crate::stage::root::SYSROOT;
 const STEP: &str = "/run/bootfabric/install.json";
 const ANSWER: &str = "/run/bootfabric/prepared.json";
 const WORDS: &str = "/run/bootfabric/install.log";
+/// What to do about a disk that fails.
+pub(in crate::stage) const FAILED: &str = "start this machine again: the disk is filled from its beginning then; a disk that fails once more is to be \
+     replaced, and without bootfabric.disk and bootfabric.root=disk on the kernel line the machine runs from memory";
 /// The program itself.
 const PROGRAM: &str = "/proc/self/exe";
 
@@ -43,6 +46,8 @@ pub(in crate::stage) struct Target {
     took: Duration,
     /// Whether it is installed.
     done: bool,
+    /// Why it cannot be: what it did not take is told once, so that another attempt would not know what is missing.
+    failed: Option<String>,
 }
 
 impl Target {
@@ -109,9 +114,16 @@ fn prepare(boot: &mut Boot, disk: String) -> Result<Target, PhaseError> {
     let _ = fs::remove_file(ANSWER);
     let wipe = boot.line.disk.wipe;
     let (sizes, loader, answer) = (Sizes::of(&release, root), LOADER.into(), ANSWER.into());
-    run(boot, &Step::Prepare { disk, wipe, sizes, loader, answer })?;
+    run(boot, &Step::Prepare { disk, wipe, sizes, loader, answer })?.map_err(PhaseError::message)?;
     let prepared = serde_json::from_slice(&fs::read(ANSWER)?).map_err(io::Error::from)?;
-    Ok(Target { prepared, image, root: None, took: boot.now().saturating_sub(began), done: false })
+    Ok(Target {
+        prepared,
+        image,
+        root: None,
+        took: boot.now().saturating_sub(began),
+        done: false,
+        failed: None,
+    })
 }
 
 /// Mounts the prepared root, with nothing in it.
@@ -128,21 +140,29 @@ pub(in crate::stage) fn empty_root(boot: &mut Boot, content: u64) -> Result<(), 
         mount_ext4(boot, &device.display().to_string(), Path::new(SYSROOT), MsFlags::empty(), options)?;
     }
     target(boot)?.root = Some(device);
-    // What an attempt before has left.
-    for entry in fs::read_dir(SYSROOT)? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            fs::remove_dir_all(entry.path())
-        } else {
-            fs::remove_file(entry.path())
-        }?;
-    }
+    clear(Path::new(SYSROOT)).map_err(|error| {
+        let text =
+            format!("cannot take away what an attempt before has left of the root on the disk: {error}");
+        PhaseError::message(text).with_remedy(FAILED)
+    })?;
     let room = nix::sys::statvfs::statvfs(SYSROOT).map_err(io::Error::from)?;
     let room = room.blocks_available().saturating_mul(room.fragment_size());
     if room < content {
         let (need, have) = (content >> 20, room >> 20);
         let text = format!("the root takes {need} MiB, and its filesystem on the disk has {have} MiB");
         return Err(PhaseError::message(text).with_remedy("install on a larger disk"));
+    }
+    Ok(())
+}
+
+fn clear(directory: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            fs::remove_dir_all(entry.path())
+        } else {
+            fs::remove_file(entry.path())
+        }?;
     }
     Ok(())
 }
@@ -169,7 +189,10 @@ pub(in crate::stage) fn install(boot: &mut Boot, _: Duration) -> Result<String, 
 fn finish(boot: &mut Boot) -> Result<(), PhaseError> {
     let began = boot.now();
     let line = disk::kept_words(&boot.raw_line);
-    let Target { prepared, image, .. } = target(boot)?;
+    let Target { prepared, image, failed, .. } = target(boot)?;
+    if let Some(why) = failed {
+        return Err(PhaseError::message(why.clone()).with_remedy(FAILED));
+    }
     let step = Step::Finish {
         prepared: Box::new(prepared.clone()),
         image: image.clone(),
@@ -178,7 +201,10 @@ fn finish(boot: &mut Boot) -> Result<(), PhaseError> {
         store: STORE.into(),
         root: prepared.root().map(|_| SYSROOT.into()),
     };
-    run(boot, &step)?;
+    if let Err(why) = run(boot, &step)? {
+        target(boot)?.failed = Some(why.clone());
+        return Err(PhaseError::message(why).with_remedy(FAILED));
+    }
     let took = boot.now().saturating_sub(began);
     let target = target(boot)?;
     let (disk, root, store) = (target.prepared.disk(), target.prepared.root(), target.prepared.store());
@@ -193,8 +219,9 @@ fn finish(boot: &mut Boot) -> Result<(), PhaseError> {
     Ok(())
 }
 
-/// Runs a step to its end, in a process of its own.
-fn run(boot: &mut Boot, step: &Step) -> Result<(), PhaseError> {
+/// Runs a step to its end, in a process of its own. What the step itself says against it is told apart from an end that it did not
+/// choose.
+fn run(boot: &mut Boot, step: &Step) -> Result<Result<(), String>, PhaseError> {
     fs::write(STEP, serde_json::to_vec(step).map_err(io::Error::from)?)?;
     let child = Command::new(PROGRAM)
         .args(["disk-install", STEP])
@@ -207,12 +234,14 @@ fn run(boot: &mut Boot, step: &Step) -> Result<(), PhaseError> {
         let exits = boot.turn(Duration::from_secs(1));
         let Some(exit) = exits.iter().find(|exit| i64::from(exit.pid.as_raw()) == pid) else { continue };
         if exit.is_success() {
-            return Ok(());
+            return Ok(Ok(()));
         }
         let words = fs::read_to_string(WORDS).unwrap_or_default();
         let words = words.trim().trim_start_matches("bootfabric: ");
-        let words = if words.is_empty() { format!("ended ({exit})") } else { words.to_owned() };
-        return Err(PhaseError::message(words));
+        if exit.is_killed() || words.is_empty() {
+            return Err(PhaseError::message(format!("the installing program ended ({exit})")));
+        }
+        return Ok(Err(words.to_owned()));
     }
 }
 
