@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -9,6 +10,7 @@ use anyhow::{Context, ensure};
 use bootfabric::event::Event;
 use bootfabric::lab::assets::{Assets, RootKind};
 use bootfabric::lab::cluster::{BOOT_DEADLINE, Boot, Cluster, MachineNode, STEP_DEADLINE, by_address};
+use bootfabric::lab::scenario::root_blob;
 use netlab::{EventLog, LinkShape, Mac, wait_until};
 
 const A: Mac = Mac([0x52, 0x54, 0x00, 0xd1, 0x5c, 0x1a]);
@@ -77,15 +79,31 @@ fn fails(events: &EventLog, phase: &str) -> anyhow::Result<(String, String)> {
     Ok((text("error")?, text("remedy")?))
 }
 
-/// What the agent has half filled is filled by PID 1, anew, and nothing is missing of it.
+/// Until some of the root has come and is right, the disk stays as it is, whatever may be done to it. What an agent has half
+/// filled is filled by PID 1, anew, and nothing is missing of it.
 #[test]
-fn an_agent_that_dies_while_it_fills_the_disk_costs_only_time() -> anyhow::Result<()> {
-    let Some(bench) = Bench::new("disk-killed", &format!("{LINE} bootfabric.break=root"), &[])? else {
+fn a_disk_is_wiped_when_the_image_comes_and_filled_though_the_agent_dies() -> anyhow::Result<()> {
+    let line = format!("{LINE} bootfabric.disk-wipe=yes bootfabric.break=root");
+    let Some(bench) = Bench::new("disk-killed", &line, &[])? else {
         return Ok(());
     };
+    let whole = bench.cluster.lab().directory().join("whole.home");
+    ensure!(Command::new("cp").arg("-a").args([&bench.home, &whole]).status()?.success(), "no copy");
     let origin = bench.cluster.start_host("origin", bench.home.clone(), &[])?;
-    origin.host.port().shape(LinkShape::rate(LINK_BIT))?;
-    let machine = bench.cluster.power_on_with_disk("a", A, &bench.disk("a"))?;
+    spoil(&root_blob(&origin)?)?;
+    let disk = bench.disk("a");
+    let content = vec![0xda; 1 << 20];
+    std::fs::write(&disk, &content)?;
+    File::options().write(true).open(&disk)?.set_len(3 << 30)?;
+    let machine = bench.cluster.power_on_with_disk("a", A, &disk)?;
+    machine.events().wait_for_name("bad-chunk", BOOT_DEADLINE)?;
+    let mut head = vec![0; content.len()];
+    File::open(&disk)?.read_exact(&mut head)?;
+    ensure!(head == content, "the disk was written to before anything was given");
+
+    let peer = origin.node.address.to_string();
+    let whole = bench.cluster.start_host("whole", whole, &["--peer", &peer])?;
+    whole.host.port().shape(LinkShape::rate(LINK_BIT))?;
     let console = machine.machine.console();
     console.wait_for("a break before root", BOOT_DEADLINE)?;
     console.wait_for("first stage#", STEP_DEADLINE)?;
@@ -96,6 +114,14 @@ fn an_agent_that_dies_while_it_fills_the_disk_costs_only_time() -> anyhow::Resul
     ensure!(!machine.machine.events().all().iter().any(|event| event.is("root-filled")), "it was too late");
     machine.wait_for("disk-installed")?;
     bench.runs_whole(&machine)
+}
+
+/// Makes all of the file at `path` something else.
+fn spoil(path: &Path) -> anyhow::Result<()> {
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    let file = File::options().write(true).open(path)?;
+    let size = file.metadata()?.len();
+    Ok(std::io::copy(&mut std::io::repeat(0x55).take(size), &mut &file).map(drop)?)
 }
 
 /// What a disk does not take the kernel tells once: a machine that tried again would start from what is there.

@@ -84,6 +84,8 @@ impl Join {
         };
         let release = self.release(id).await;
         if config.awaits_disk {
+            let remedy = "does another node hold the root of this release (`bootfabric status` there)? The disk is left as it is until one gives some of it";
+            self.until_done(ROOT, remedy, || self.probe(&release.release.root)).await;
             return std::future::pending().await;
         }
         let remedy = "is a node that was booted before alive on the switch?";
@@ -205,9 +207,7 @@ impl Join {
         let release = self.view.release().context("no release is known")?;
         let root = release.release.root;
         note_given_back(&self.view.config().state, &root.blob)?;
-        self.exchange.forget(root.blob).await;
-        let store = self.store.clone();
-        tokio::task::spawn_blocking(move || store.forget(&root.blob)).await??;
+        self.forget(root.blob).await?;
         self.events.emit(Event::RootDropped { blob: root.blob.to_string(), bytes: root.size });
         Ok(())
     }
@@ -222,9 +222,7 @@ impl Join {
             self.arrives(role, &blob);
             return Ok(blob);
         }
-        let index = BlobIndex::decode(&self.object(reference.index).await?)?;
-        ensure!(index.reference() == *reference, "the index is one of another blob");
-        let fetch = self.exchange.fetch(index, priority).await?;
+        let fetch = self.exchange.fetch(self.index(reference).await?, priority).await?;
         self.arrives(role, fetch.blob());
         let mut tally = Tally::start(&self.exchange, reference.blob);
         let mut progress = fetch.progress();
@@ -254,6 +252,33 @@ impl Join {
             reused,
         });
         Ok(blob)
+    }
+
+    async fn index(&self, reference: &BlobRef) -> anyhow::Result<BlobIndex> {
+        let index = BlobIndex::decode(&self.object(reference.index).await?)?;
+        ensure!(index.reference() == *reference, "the index is one of another blob");
+        Ok(index)
+    }
+
+    /// Waits until some of the blob `reference` has come and is what it should be, says so, and keeps none of it.
+    async fn probe(&self, reference: &BlobRef) -> anyhow::Result<()> {
+        let fetch = self.exchange.fetch(self.index(reference).await?, Priority::Root).await?;
+        let mut progress = fetch.progress();
+        let bytes = tokio::select! {
+            done = fetch.wait() => done.map(|_| reference.size)?,
+            some = progress.wait_for(|now| now.bytes > 0) => some.context("the exchange ends")?.bytes,
+        };
+        self.forget(reference.blob).await?;
+        let (role, total) = (ROOT.to_owned(), reference.size);
+        self.events.emit(Event::Progress { role, bytes, total, peers: 1 });
+        Ok(())
+    }
+
+    async fn forget(&self, blob: BlobId) -> anyhow::Result<()> {
+        self.exchange.forget(blob).await;
+        let store = self.store.clone();
+        tokio::task::spawn_blocking(move || store.forget(&blob)).await??;
+        Ok(())
     }
 
     /// Tells who waits for the root that there is something of it.

@@ -167,6 +167,11 @@ impl AgentView {
         self.downloads.get(role).map_or(0, |download| download.progress.left())
     }
 
+    /// Whether some of what has the role `role` has come.
+    pub(super) fn has_begun(&self, role: &str) -> bool {
+        self.downloads.get(role).is_some_and(|download| download.most > 0)
+    }
+
     /// How the download of what has the role `role` goes, for a person.
     pub(super) fn download_text(&self, role: &str) -> Option<String> {
         let Download { progress, peers, .. } = self.downloads.get(role)?;
@@ -203,7 +208,7 @@ mod tests {
         let mut view = AgentView::default();
         for (bytes, steps) in [(0, 0), (10, 1), (10, 1), (5, 1), (11, 2)] {
             view.take(Duration::ZERO, &progress(bytes));
-            assert_eq!(view.steps, steps, "{bytes}");
+            assert_eq!((view.steps, view.has_begun("root")), (steps, steps > 0), "{bytes}");
         }
         assert!(view.download_text("root").unwrap().ends_with("  2 peers"));
         assert!(view.download_text("kernel").is_none());

@@ -19,6 +19,7 @@ use crate::disk::{self, Image, Prepared, Sizes, Step};
 use crate::event::Event;
 use crate::memory;
 use crate::stage::agent_phases;
+use crate::stage::agent_view::ROOT;
 use crate::stage::boot::Boot;
 use crate::stage::config::STORE;
 use crate::stage::mounts::is_mount_point;
@@ -64,6 +65,9 @@ pub(in crate::stage) fn partition(boot: &mut Boot, deadline: Duration) -> Result
         return Ok("installed already".to_owned());
     }
     if boot.disks.target.is_none() {
+        // Until somebody gives some of the root, what is on the disk stays.
+        let given = agent_phases::until(boot, UNGIVEN, |view| view.has_begun(ROOT).then_some(()));
+        given.map_err(|error| error.or_remedy(NOT_GIVEN))?;
         boot.disks.target = Some(prepare(boot, name)?);
     }
     if !boot.disks.store {
@@ -79,6 +83,9 @@ pub(in crate::stage) fn partition(boot: &mut Boot, deadline: Duration) -> Result
     Ok(format!("store{root} on {}", target.prepared.disk().display()))
 }
 
+/// How long nobody may give anything of the root before that is said, and what to do then.
+const UNGIVEN: Duration = Duration::from_secs(60);
+const NOT_GIVEN: &str = "check that nodes that hold the image are on this switch (`bootfabric status` there); the disk is as it was";
 /// How long the agent may take to end in good order.
 const ENDING: Duration = Duration::from_secs(10);
 /// How often it is looked whether it has.
