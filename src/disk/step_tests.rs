@@ -121,7 +121,7 @@ fn the_second_step_goes_on_from_wherever_another_was_ended() {
     filled.write(MARK, MARK_AT);
     let loader = |step: &str| {
         if step == "boot loader" {
-            assert_eq!(filled.installed(), None)
+            assert_eq!(filled.installed(), None);
         }
     };
     finish.run(&loader).unwrap();
