@@ -12,6 +12,7 @@ pub mod config;
 mod agent;
 mod agent_phases;
 mod agent_view;
+mod agent_wait;
 mod boot;
 mod console;
 pub(crate) mod copied;

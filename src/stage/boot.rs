@@ -20,6 +20,9 @@ use super::root::{MountedRoot, RootKind, Zram};
 use super::shell;
 use crate::event::{Event, Record};
 
+/// What phases say that have nothing to do because the root is on a disk.
+pub(super) const FROM_DISK: &str = "nothing to do: the root is on a disk";
+
 /// Longest sleep of a turn: the end of a child that is not the agent wakes nobody up.
 const TURN: Duration = Duration::from_millis(200);
 

@@ -15,7 +15,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::reboot::{RebootMode, reboot};
 use nix::unistd::{chdir, chroot};
 
-use super::agent_phases::until;
+use super::agent_wait::until;
 use super::boot::Boot;
 use super::config::PROGRAM;
 use super::init::Init;

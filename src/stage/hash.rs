@@ -9,8 +9,7 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use super::agent_phases::FROM_DISK;
-use super::boot::Boot;
+use super::boot::{Boot, FROM_DISK};
 use super::config::STORE;
 use super::phase::{Host, PhaseError};
 use super::progress::{Progress, mebibytes};

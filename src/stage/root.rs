@@ -27,9 +27,9 @@ use std::time::Duration;
 use fabric::trust::RootMode;
 use nix::mount::{MntFlags, MsFlags, umount2};
 
-use super::agent_phases::{FROM_DISK, until};
 use super::agent_view::{AgentView, Blob};
-use super::boot::Boot;
+use super::agent_wait::until;
+use super::boot::{Boot, FROM_DISK};
 use super::config::STORE;
 use super::disk;
 use super::init::{self, Init};

@@ -20,6 +20,7 @@ use crate::event::Event;
 use crate::memory;
 use crate::stage::agent_phases;
 use crate::stage::agent_view::ROOT;
+use crate::stage::agent_wait::until;
 use crate::stage::boot::Boot;
 use crate::stage::config::STORE;
 use crate::stage::mounts::is_mount_point;
@@ -66,7 +67,7 @@ pub(in crate::stage) fn partition(boot: &mut Boot, deadline: Duration) -> Result
     }
     if boot.disks.target.is_none() {
         // Until somebody gives some of the root, what is on the disk stays.
-        let given = agent_phases::until(boot, UNGIVEN, |view| view.has_begun(ROOT).then_some(()));
+        let given = until(boot, UNGIVEN, |view| view.has_begun(ROOT).then_some(()));
         given.map_err(|error| error.or_remedy(NOT_GIVEN))?;
         boot.disks.target = Some(prepare(boot, name)?);
     }
