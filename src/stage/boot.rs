@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::agent::Agent;
 use super::agent_view::{AgentView, ROOT, UNPACK};
 use super::console::Console;
-use super::disk::Disks;
+use super::disk::found::Disks;
 use super::event_sink::EventSink;
 use super::init::Init;
 use super::kernel_line::KernelLine;

@@ -1,7 +1,7 @@
 //! Disks in the first stage: a store that outlives power, a root that does, and the way from the network to them.
 //!
 //! Owns the phases `disk` (what is on disks already, before the network is looked at), and in [`install`] those that
-//! install one. Writing to a disk is [`crate::disk`]'s, in a process of its own.
+//! install one. What they pass on is in [`found`], what the kernel line says of disks in [`options`]. Writing to a disk is [`crate::disk`]'s, in a process of its own.
 //!
 //! | the kernel line says | `disk` | `partition` | `install` |
 //! |---|---|---|---|
@@ -10,7 +10,9 @@
 //! | `disk=NAME root=disk` | the same if the release is installed there; else the disk is checked | makes the disk's filesystems; its store becomes the store, and the agent fills its root | makes it start; its root becomes the root |
 //! | `disk=NAME` | the same check | makes a store, which becomes the store; the root stays in memory | makes the disk start |
 
-mod install;
+pub(super) mod found;
+pub(super) mod install;
+pub(super) mod options;
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -21,15 +23,14 @@ use nix::mount::MsFlags;
 
 use super::boot::Boot;
 use super::config::{STATE, STORE};
-use super::init::{self, Init};
+use super::init;
 use super::mounts::{is_mount_point, mount_on};
 use super::phase::PhaseError;
 use super::root::SYSROOT;
 use super::uevent::Uevents;
-use super::value::ValueError;
 use crate::disk::{self, DiskName, InstallError, Installed, KEY_FILE, STORE_LABEL};
 use crate::event::Event;
-pub(super) use install::{FAILED, Target, empty_root, install, partition};
+use options::DiskRoot;
 
 /// How often it is looked whether a disk has appeared.
 const LOOK: Duration = Duration::from_millis(100);
@@ -37,61 +38,6 @@ const LOOK: Duration = Duration::from_millis(100);
 const STORE_PATIENCE: Duration = Duration::from_secs(10);
 /// Where the image has the parts of the boot loader.
 pub(crate) const LOADER: &str = "/usr/lib/bootfabric/disk";
-
-/// What the kernel line says of disks.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct DiskOptions {
-    /// `bootfabric.root=disk`: whether, and on which filesystem.
-    pub(super) root: Option<DiskRoot>,
-    /// `bootfabric.disk`: the disk to install on.
-    pub(super) name: Option<String>,
-    /// `bootfabric.disk-wipe`: whether what it holds may go.
-    pub(super) wipe: bool,
-    /// `bootfabric.store`: UUID of the filesystem with the store.
-    pub(super) store: Option<String>,
-}
-
-/// A root on a disk.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum DiskRoot {
-    /// On the disk that `bootfabric.disk` names, installed if it is not.
-    Install,
-    /// On the filesystem with this UUID.
-    There(String),
-}
-
-impl DiskRoot {
-    /// Reads `disk` and `disk:UUID`; `None` for other roots.
-    pub(super) fn read(value: &str) -> Result<Option<Self>, ValueError> {
-        match value.split_once(':') {
-            None if value == "disk" => Ok(Some(Self::Install)),
-            Some(("disk", id)) => uuid(id).map(|id| Some(Self::There(id))),
-            _ => Ok(None),
-        }
-    }
-}
-
-/// A UUID in text, in lower case.
-pub(super) fn uuid(text: &str) -> Result<String, ValueError> {
-    let groups: Vec<usize> = text.split('-').map(str::len).collect();
-    let digits = text.chars().all(|c| c == '-' || c.is_ascii_hexdigit());
-    if digits && groups == [8, 4, 4, 4, 12] { Ok(text.to_ascii_lowercase()) } else { Err(ValueError::Uuid) }
-}
-
-/// What was found on disks.
-#[derive(Debug, Default)]
-pub(super) struct Disks {
-    /// Whether the store is on one.
-    pub(super) store: bool,
-    /// The device of the root, if it is on one.
-    pub(super) root: Option<PathBuf>,
-    /// Init of that root, once it is mounted.
-    pub(super) init: Option<Init>,
-    /// Whether the disk to install on has nothing to install.
-    there: bool,
-    /// The disk that is being installed; from the phase `partition` on.
-    pub(super) target: Option<Target>,
-}
 
 /// Looks for store and root on disks, and whether the disk to install on can be.
 pub(super) fn disk(boot: &mut Boot, deadline: Duration) -> Result<String, PhaseError> {
@@ -235,21 +181,4 @@ pub(super) fn mount(boot: &mut Boot, device: &Path) -> Result<String, PhaseError
     let note = format!("{node}, {}", init.path.display());
     boot.disks.init = Some(init);
     Ok(note)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn roots_on_disks_are_told_from_others() {
-        let id = "0F3A9C42-0001-4abc-8def-0123456789ab";
-        assert_eq!(DiskRoot::read("disk"), Ok(Some(DiskRoot::Install)));
-        assert_eq!(DiskRoot::read(&format!("disk:{id}")), Ok(Some(DiskRoot::There(id.to_ascii_lowercase()))));
-        assert_eq!(DiskRoot::read("overlay"), Ok(None));
-        for wrong in ["disk:", "disk:/dev/vda1", "disk:0f3a9c42", "disk:0f3a9c42-0001-4abc-8def-0123456789ag"]
-        {
-            assert_eq!(DiskRoot::read(wrong), Err(ValueError::Uuid), "{wrong}");
-        }
-    }
 }

@@ -12,7 +12,7 @@ use fabric::trust::RootMode;
 use crate::disk::DiskName;
 use crate::limits::Limits;
 
-use super::disk::{self, DiskOptions, DiskRoot};
+use super::disk::options::{DiskOptions, DiskRoot, uuid};
 use super::root::options::{RootOptions, Seed};
 use super::value::{Address, Mac, NodeName, ReleaseId, ValueError, gateway};
 
@@ -149,7 +149,7 @@ impl Parsed {
                 line.disk.name = Some(name.parse::<DiskName>().map_err(|_| ValueError::Disk)?.to_string());
             }
             "disk-wipe" => line.disk.wipe = flag(value)?,
-            "store" => line.disk.store = Some(disk::uuid(needed(value)?)?),
+            "store" => line.disk.store = Some(uuid(needed(value)?)?),
             "root" | "ramdisk-type" => {
                 line.disk.root = DiskRoot::read(needed(value)?)?;
                 if line.disk.root.is_some() {

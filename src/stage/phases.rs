@@ -86,7 +86,7 @@ pub(super) const PHASES: &[Phase<Boot>] = &[
         deadline: seconds(600),
         retry: LOCAL,
         remedy: "check the disk (docs/disk.md); the installing program's words are in /run/bootfabric/install.log",
-        run: disk::partition,
+        run: disk::install::partition,
     },
     Phase {
         name: "memory",
@@ -149,7 +149,7 @@ pub(super) const PHASES: &[Phase<Boot>] = &[
         deadline: seconds(600),
         retry: LOCAL,
         remedy: "check the disk (docs/disk.md); the installing program's words are in /run/bootfabric/install.log",
-        run: disk::install,
+        run: disk::install::install,
     },
     Phase {
         name: "hand-over",

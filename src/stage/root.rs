@@ -236,7 +236,7 @@ pub(super) fn unpack(boot: &mut Boot, deadline: Duration) -> Result<String, Phas
         Some(note) => note,
         None if unpacked => "unpacked already".to_owned(),
         None if kind == RootKind::Disk => {
-            fill(boot, kind, blob_bytes).map_err(|error| error.or_remedy(disk::FAILED))?
+            fill(boot, kind, blob_bytes).map_err(|error| error.or_remedy(disk::install::FAILED))?
         }
         None => fill(boot, kind, blob_bytes)?,
     };
@@ -350,7 +350,7 @@ const ZRAM_SIZE: RootSize = RootSize::Percent(60);
 /// Mounts an empty root with room for `content` bytes.
 fn make(boot: &mut Boot, kind: RootKind, available: u64, content: u64) -> Result<(), PhaseError> {
     if kind == RootKind::Disk {
-        return disk::empty_root(boot, content);
+        return disk::install::empty_root(boot, content);
     }
     let said = boot.line.root.size;
     if let Some(size) = said.map(|size| size.of(available)).filter(|size| *size < content) {

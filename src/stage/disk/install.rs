@@ -14,6 +14,7 @@ use fabric::store::{Store, StoreOptions};
 use fabric::trust::{Release, SignedRelease, TrustRoot};
 use nix::mount::MsFlags;
 
+use super::found::Target;
 use super::{LOADER, STORE_PATIENCE, find, keep_store, mount_ext4};
 use crate::disk::{self, Image, Prepared, Sizes, Step};
 use crate::event::Event;
@@ -36,28 +37,6 @@ pub(in crate::stage) const FAILED: &str = "start this machine again: the disk is
      replaced, and without bootfabric.disk and bootfabric.root=disk on the kernel line the machine runs from memory";
 /// The program itself.
 const PROGRAM: &str = "/proc/self/exe";
-
-/// A disk that is being installed.
-#[derive(Debug)]
-pub(in crate::stage) struct Target {
-    prepared: Prepared,
-    image: Image,
-    /// The device of its root, unless that stays in memory.
-    root: Option<PathBuf>,
-    /// How long the work on it took, the filling aside.
-    took: Duration,
-    /// Whether it is installed.
-    done: bool,
-    /// Why it cannot be: what it did not take is told once, so that another attempt would not know what is missing.
-    failed: Option<String>,
-}
-
-impl Target {
-    /// Whether its root is to be filled.
-    pub(in crate::stage) fn has_root(&self) -> bool {
-        self.prepared.root().is_some()
-    }
-}
 
 /// Makes the disk ready that the kernel line names, and lets the agent work over the store there.
 pub(in crate::stage) fn partition(boot: &mut Boot, deadline: Duration) -> Result<String, PhaseError> {
