@@ -41,6 +41,7 @@ mod systemd;
 mod tree_hash;
 mod uevent;
 pub(crate) mod value;
+mod zram_device;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
@@ -63,7 +64,7 @@ pub fn main() -> ! {
     }));
     loop {
         let outcome = catch_unwind(AssertUnwindSafe(|| {
-            let mut boot = Boot::new();
+            let mut boot = Boot::new(shell::run);
             boot.console.say(&format!("bootfabric {}: first stage", env!("CARGO_PKG_VERSION")));
             phase::run_all(phases::PHASES, &mut boot);
             boot.idle(AGAIN);

@@ -9,7 +9,7 @@ use super::boot::{Boot, FROM_DISK};
 use super::config::{CONFIG, STATE, STORE, StageConfig};
 use super::phase::{Host, PhaseError};
 use super::progress::mebibytes;
-use super::root;
+use super::root::leave::leave;
 use super::value::is_hash;
 
 /// The trust root: in the image, never on the kernel line.
@@ -147,5 +147,5 @@ fn give_half_filled_back(boot: &mut Boot) -> Result<(), PhaseError> {
     let Some(why) = boot.view.unfilled.clone().filter(|_| boot.filling) else { return Ok(()) };
     boot.filling = false;
     boot.console.say(&format!("warning: the root is unpacked once it is complete: {why}"));
-    root::leave(boot)
+    leave(boot)
 }

@@ -16,8 +16,8 @@ use super::modules::Modules;
 use super::nic::Nic;
 use super::phase::{Host, PhaseError, Report};
 use super::reap::{Exit, reap};
-use super::root::{MountedRoot, RootKind, Zram};
-use super::shell;
+use super::root::mounted::{MountedRoot, RootKind};
+use super::zram_device::Zram;
 use crate::event::{Event, Record};
 
 /// What phases say that have nothing to do because the root is on a disk.
@@ -64,11 +64,13 @@ pub(super) struct Boot {
     pub(super) filling_since: Duration,
     /// What is on disks; from the phase `disk` on.
     pub(super) disks: Disks,
+    /// Opens a shell, where the kernel line asks for one.
+    shell: fn(&mut Self),
 }
 
 impl Boot {
-    /// A boot that begins now.
-    pub(super) fn new() -> Self {
+    /// A boot that begins now, with what opens a shell in it.
+    pub(super) fn new(shell: fn(&mut Self)) -> Self {
         Self {
             started: Instant::now(),
             phase: "",
@@ -87,6 +89,7 @@ impl Boot {
             filling: false,
             filling_since: Duration::ZERO,
             disks: Disks::default(),
+            shell,
         }
     }
 
@@ -242,7 +245,7 @@ impl Host for Boot {
         self.console.report(phase, &report);
         if report == Report::Started && self.line.breaks.iter().any(|wanted| wanted == phase) {
             self.console.say(&format!("a break before {phase}, as the kernel line asks"));
-            shell::run(self);
+            (self.shell)(self);
         }
         let phase = phase.to_owned();
         self.emit(match report {
@@ -258,7 +261,7 @@ impl Host for Boot {
 
     fn pause(&mut self, delay: Duration) {
         if self.line.shell {
-            shell::run(self);
+            (self.shell)(self);
         }
         self.idle(delay);
     }

@@ -1,7 +1,8 @@
 //! Disks in the first stage: a store that outlives power, a root that does, and the way from the network to them.
 //!
 //! Owns the phases `disk` (what is on disks already, before the network is looked at), and in [`install`] those that
-//! install one. What they pass on is in [`found`], what the kernel line says of disks in [`options`]. Writing to a disk is [`crate::disk`]'s, in a process of its own.
+//! install one. What they pass on is in [`found`], what the kernel line says of disks in [`options`]. Writing to a disk is
+//! [`crate::disk`]'s, in a process of its own.
 //!
 //! | the kernel line says | `disk` | `partition` | `install` |
 //! |---|---|---|---|
@@ -26,7 +27,7 @@ use super::config::{STATE, STORE};
 use super::init;
 use super::mounts::{is_mount_point, mount_on};
 use super::phase::PhaseError;
-use super::root::SYSROOT;
+use super::root::mounted::SYSROOT;
 use super::uevent::Uevents;
 use crate::disk::{self, DiskName, InstallError, Installed, KEY_FILE, STORE_LABEL};
 use crate::event::Event;

@@ -21,7 +21,7 @@ use super::config::PROGRAM;
 use super::init::Init;
 use super::mounts::is_mount_point;
 use super::phase::PhaseError;
-use super::root::SYSROOT;
+use super::root::mounted::SYSROOT;
 use super::{console, old_root, systemd};
 use crate::event::Event;
 

@@ -6,8 +6,6 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::boot::Boot;
-
 /// A loop device cannot be had.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum LoopError {
@@ -105,15 +103,15 @@ const ATTEMPTS: u32 = 8;
 const NODE_DEADLINE: Duration = Duration::from_secs(5);
 
 impl LoopDevice {
-    /// Makes the file at `blob` a block device.
-    pub(super) fn attach(boot: &mut Boot, blob: &Path) -> Result<Self, LoopError> {
+    /// Makes the file at `blob` a block device. Lets time pass in `pause` until its node is there.
+    pub(super) fn attach(blob: &Path, mut pause: impl FnMut(Duration)) -> Result<Self, LoopError> {
         let file = File::open(blob).map_err(|source| LoopError::Blob { path: blob.to_owned(), source })?;
         let control = OpenOptions::new().read(true).write(true).open("/dev/loop-control");
         let control = control.map_err(LoopError::NoDriver)?;
         for attempt in 1_u32.. {
             let number = get_free(control.as_raw_fd()).map_err(LoopError::NoneFree)?;
             let path = PathBuf::from(format!("/dev/loop{number}"));
-            let device = open_node(boot, &path)?;
+            let device = open_node(&path, &mut pause)?;
             match configure(device.as_raw_fd(), &file, blob) {
                 Ok(()) => return Ok(Self { path, file: device }),
                 Err(error) if error.kind() == io::ErrorKind::ResourceBusy && attempt < ATTEMPTS => {}
@@ -124,7 +122,7 @@ impl LoopDevice {
     }
 }
 
-fn open_node(boot: &mut Boot, path: &Path) -> Result<File, LoopError> {
+fn open_node(path: &Path, pause: &mut impl FnMut(Duration)) -> Result<File, LoopError> {
     /// Pause between two looks.
     const LOOK: Duration = Duration::from_millis(20);
     let mut waited = Duration::ZERO;
@@ -135,7 +133,7 @@ fn open_node(boot: &mut Boot, path: &Path) -> Result<File, LoopError> {
                 return Err(LoopError::NoNode { path: path.to_owned(), source });
             }
             Err(_) => {
-                boot.idle(LOOK);
+                pause(LOOK);
                 waited += LOOK;
             }
         }

@@ -13,138 +13,42 @@
 
 mod arriving;
 mod empty;
+mod error;
+pub(super) mod leave;
+pub(super) mod mounted;
 pub(crate) mod options;
 mod overlay;
+mod room;
 mod tmpfs;
 mod unpack;
 mod zram;
 
-use std::fmt;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
-use fabric::trust::RootMode;
-use nix::mount::{MntFlags, MsFlags, umount2};
+use nix::mount::MsFlags;
 
-use super::agent_view::{AgentView, Blob};
+use super::agent_view::AgentView;
 use super::agent_wait::until;
 use super::boot::{Boot, FROM_DISK};
 use super::config::STORE;
 use super::disk;
-use super::init::{self, Init};
+use super::init;
 use super::loop_device::LoopDevice;
-use super::modules::LoadError;
-use super::mounts::{MountError, is_mount_point, mount_on};
+use super::mounts::mount_on;
 use super::phase::{Host, PhaseError};
 use super::progress::{Progress, mebibytes};
 use crate::event::Event;
 use crate::memory;
 pub(super) use arriving::empty_root;
 use empty::Empty;
-use options::{RootSize, Seed};
-use unpack::{Tree, UnpackError};
-pub(super) use zram::Zram;
-use zram::ZramError;
-
-/// Where the new root is until it is handed over.
-pub(super) const SYSROOT: &str = "/sysroot";
-
-/// The blob, mounted.
-const LOWER: &str = "/run/bootfabric/lower";
-
-/// What is written to the root.
-const UPPER: &str = "/run/bootfabric/upper";
-
-/// Where what is in the root is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum RootKind {
-    /// In the mounted blob, below a writable filesystem in RAM.
-    Overlay,
-    /// Unpacked into a filesystem on compressed RAM.
-    Zram,
-    /// Unpacked into plain RAM.
-    Tmpfs,
-    /// Unpacked onto the disk that is being installed.
-    Disk,
-}
-
-impl From<RootMode> for RootKind {
-    fn from(mode: RootMode) -> Self {
-        match mode {
-            RootMode::Overlay => Self::Overlay,
-            RootMode::Zram => Self::Zram,
-            RootMode::Tmpfs => Self::Tmpfs,
-        }
-    }
-}
-
-impl fmt::Display for RootKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Overlay => "overlay",
-            Self::Zram => "zram",
-            Self::Tmpfs => "tmpfs",
-            Self::Disk => "disk",
-        })
-    }
-}
-
-/// A root that is mounted.
-#[derive(Debug)]
-pub(super) struct MountedRoot {
-    /// How it is held.
-    kind: RootKind,
-    /// What it is made of.
-    pub(super) blob: Blob,
-    /// The device that holds the blob, until it is let go.
-    pub(super) device: Option<LoopDevice>,
-    /// What it is started with.
-    pub(super) init: Init,
-}
-
-/// The root cannot be mounted.
-#[derive(Debug, thiserror::Error)]
-enum RootError {
-    #[error("the store does not hold the root's blob {path}")]
-    NoBlob {
-        path: PathBuf,
-        #[source]
-        source: std::io::Error,
-    },
-    #[error("the root's blob has {found} bytes in the store instead of {expected}")]
-    Size { found: u64, expected: u64 },
-    #[error("the root's blob is no squashfs that this kernel can read")]
-    Squashfs(#[source] MountError),
-    #[error("cannot prepare the part of the root that can be written")]
-    Upper(#[source] std::io::Error),
-    #[error("cannot take away what is left on {path} from the last attempt")]
-    Leftover {
-        path: &'static str,
-        #[source]
-        source: nix::Error,
-    },
-    #[error("the kernel lacks the file-system for compressed memory")]
-    NoFileSystem(#[source] LoadError),
-    #[error("{size_mib} MiB are too little for {kind}")]
-    Small { size_mib: u64, kind: &'static str },
-    #[error("cannot write an empty file-system")]
-    Empty(#[source] std::io::Error),
-    #[error("cannot grow the file-system to its size")]
-    Grow(#[source] std::io::Error),
-    #[error("cannot tell how much memory there is")]
-    Memory(#[source] std::io::Error),
-    #[error(
-        "the root takes {content_mib} MiB unpacked, and {size_mib} MiB are allowed for it by bootfabric.root-size"
-    )]
-    TooSmall { content_mib: u64, size_mib: u64 },
-    #[error(transparent)]
-    Zram(#[from] ZramError),
-    #[error(transparent)]
-    Unpack(#[from] UnpackError),
-    #[error(transparent)]
-    Mount(#[from] MountError),
-}
+use error::RootError;
+use leave::unmount;
+use mounted::{LOWER, MountedRoot, RootKind, SYSROOT, UPPER};
+use options::Seed;
+use room::{make, unpacked};
+use unpack::Tree;
 
 /// Mounts the root, or what it is to be unpacked from, and finds its init.
 pub(super) fn mount(boot: &mut Boot, _: Duration) -> Result<String, PhaseError> {
@@ -166,7 +70,7 @@ pub(super) fn mount(boot: &mut Boot, _: Duration) -> Result<String, PhaseError> 
     unmount(&[SYSROOT, UPPER, LOWER])?;
     boot.zram = None;
 
-    let device = LoopDevice::attach(boot, &path)?;
+    let device = LoopDevice::attach(&path, |pause| boot.idle(pause))?;
     let node = device.path.display().to_string();
     mount_on("squashfs", &node, Path::new(LOWER), MsFlags::MS_RDONLY, "").map_err(RootError::Squashfs)?;
     let (held, root) = match kind {
@@ -207,14 +111,6 @@ pub(super) fn drivers(boot: &mut Boot, _: Duration) -> Result<String, PhaseError
         }
     }
     Ok(format!("for {kind}, while the root comes"))
-}
-
-/// Lets go of what there is of a root, and of the memory that it takes.
-pub(super) fn leave(boot: &mut Boot) -> Result<(), PhaseError> {
-    unmount(&[SYSROOT, UPPER, LOWER])?;
-    boot.root = None;
-    boot.zram = None;
-    Ok(())
 }
 
 /// Unpacks the root where the mode wants it, and lets the blob go as far as it is not kept for others.
@@ -302,80 +198,5 @@ fn fill(boot: &mut Boot, kind: RootKind, blob_bytes: u64) -> Result<String, Phas
     unpacked(boot, kind, tree.bytes(), content, blob_bytes, began)
 }
 
-/// Says what an unpacked root takes: `bytes` of files, `content` bytes with what else is in it.
-fn unpacked(
-    boot: &mut Boot,
-    kind: RootKind,
-    bytes: u64,
-    content: u64,
-    blob: u64,
-    began: Duration,
-) -> Result<String, PhaseError> {
-    let used = match &boot.zram {
-        Some(zram) => {
-            // What waits to be written is not compressed yet.
-            sync(Path::new(SYSROOT)).map_err(RootError::Upper)?;
-            let usage = zram.usage()?;
-            usage.used
-        }
-        None if kind == RootKind::Disk => 0,
-        None => content,
-    };
-    let millis = u64::try_from(boot.now().saturating_sub(began).as_millis()).unwrap_or(u64::MAX);
-    let compression = boot.zram.as_ref().map(Zram::compression);
-    boot.emit(Event::RootUnpacked {
-        mode: kind.to_string(),
-        compression: compression.clone().unwrap_or_default(),
-        original: bytes,
-        used,
-        blob,
-        millis,
-    });
-    Ok(match compression {
-        Some(name) => format!("{:.1} MiB, {:.1} MiB in memory ({name})", mebibytes(bytes), mebibytes(used)),
-        None if kind == RootKind::Disk => format!("{:.1} MiB on the disk", mebibytes(bytes)),
-        None => format!("{:.1} MiB in plain memory", mebibytes(bytes)),
-    })
-}
-
 /// How often it is looked at how far unpacking has come.
 const LOOK: Duration = Duration::from_millis(50);
-
-/// Room beside the content that a root on zram gets at least: a quarter of it.
-const SPARE: u64 = 4;
-
-/// Part of memory that a root on zram may fill, where nothing is said.
-const ZRAM_SIZE: RootSize = RootSize::Percent(60);
-
-/// Mounts an empty root with room for `content` bytes.
-fn make(boot: &mut Boot, kind: RootKind, available: u64, content: u64) -> Result<(), PhaseError> {
-    if kind == RootKind::Disk {
-        return disk::install::empty_root(boot, content);
-    }
-    let said = boot.line.root.size;
-    if let Some(size) = said.map(|size| size.of(available)).filter(|size| *size < content) {
-        return Err(RootError::TooSmall { content_mib: content >> 20, size_mib: size >> 20 }.into());
-    }
-    if kind == RootKind::Tmpfs {
-        return Ok(tmpfs::mount(said, available, content)?);
-    }
-    let size = match said {
-        Some(size) => size.of(available),
-        None => ZRAM_SIZE.of(available).max(content + content / SPARE),
-    };
-    Ok(zram::mount(boot, Empty::Ext4, size, Path::new(SYSROOT))?)
-}
-
-/// Writes everything of the file-system at `path` to its device.
-fn sync(path: &Path) -> std::io::Result<()> {
-    Ok(nix::unistd::syncfs(fs::File::open(path)?)?)
-}
-
-fn unmount(paths: &[&'static str]) -> Result<(), RootError> {
-    for path in paths {
-        if is_mount_point(Path::new(path)) {
-            umount2(*path, MntFlags::MNT_DETACH).map_err(|source| RootError::Leftover { path, source })?;
-        }
-    }
-    Ok(())
-}

@@ -26,7 +26,7 @@ use crate::stage::boot::Boot;
 use crate::stage::config::STORE;
 use crate::stage::mounts::is_mount_point;
 use crate::stage::phase::{Host, PhaseError};
-use crate::stage::root::SYSROOT;
+use crate::stage::root::mounted::SYSROOT;
 
 /// What a step's process is told, what it answers, and where it says why it failed.
 const STEP: &str = "/run/bootfabric/install.json";

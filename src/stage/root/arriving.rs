@@ -6,7 +6,10 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::{RootError, RootKind, SYSROOT, make, unmount, unpacked};
+use super::error::RootError;
+use super::leave::unmount;
+use super::mounted::{MountedRoot, RootKind, SYSROOT};
+use super::room::{make, unpacked};
 use crate::event::Event;
 use crate::memory;
 use crate::stage::agent_view::{Listed, ROOT};
@@ -73,7 +76,7 @@ pub(super) fn wait(boot: &mut Boot, deadline: Duration) -> Result<Option<String>
     let kind = boot.root_kind();
     let init = init::find(Path::new(SYSROOT), boot.line.init.as_deref())?;
     let (bytes, began) = (blob.bytes, boot.filling_since);
-    boot.root = Some(super::MountedRoot { kind, blob, device: None, init });
+    boot.root = Some(MountedRoot { kind, blob, device: None, init });
     boot.emit(Event::RootMounted { device: SYSROOT.to_owned(), mode: kind.to_string() });
     unpacked(boot, kind, listed.bytes, content(listed), bytes, began).map(Some)
 }

@@ -81,7 +81,7 @@ pub enum Compression {
 
 impl Compression {
     /// The kernel's name for it.
-    pub(super) fn name(self) -> &'static str {
+    pub(in crate::stage) fn name(self) -> &'static str {
         match self {
             Self::Zstd => "zstd",
             Self::Lz4 => "lz4",

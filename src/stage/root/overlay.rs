@@ -12,11 +12,13 @@ use nix::mount::MsFlags;
 use nix::unistd::{Gid, Uid, chown};
 
 use super::empty::Empty;
+use super::error::RootError;
+use super::mounted::{LOWER, SYSROOT, UPPER};
 use super::options::RootSize;
-use super::zram::{self, Zram};
-use super::{LOWER, RootError, SYSROOT, UPPER};
+use super::zram;
 use crate::stage::boot::Boot;
 use crate::stage::mounts::mount_on;
+use crate::stage::zram_device::Zram;
 
 /// Part of memory that what is written may fill, where nothing is said.
 const SIZE: RootSize = RootSize::Percent(50);

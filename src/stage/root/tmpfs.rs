@@ -4,8 +4,9 @@ use std::path::Path;
 
 use nix::mount::MsFlags;
 
+use super::error::RootError;
+use super::mounted::SYSROOT;
 use super::options::RootSize;
-use super::{RootError, SYSROOT};
 use crate::stage::mounts::mount_on;
 
 /// Part of memory that the root may fill, where nothing is said. The kernel's own default is the same.
