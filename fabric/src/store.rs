@@ -107,6 +107,9 @@ pub struct StoreOptions {
     /// The most bytes that the store may hold as long as this process has it open, beside the limit that the store itself
     /// has.
     pub limit: Option<u64>,
+    /// Refuse what has no room as a whole before any of it comes. Without it a blob takes what comes of it, until there is no
+    /// room: for who wants a little of a blob.
+    pub whole: bool,
     /// What objects name: by default, what signed statements do.
     pub references: References,
 }
@@ -114,7 +117,7 @@ pub struct StoreOptions {
 impl Default for StoreOptions {
     fn default() -> Self {
         let references: References = |object| crate::trust::references(object).map_err(Into::into);
-        Self { durable: true, lock: LockMode::Fail, limit: None, references }
+        Self { durable: true, lock: LockMode::Fail, limit: None, whole: true, references }
     }
 }
 

@@ -8,7 +8,7 @@ mod store_support;
 use std::fs;
 use std::io::Write;
 
-use fabric::store::{StoreError, WriteError};
+use fabric::store::{Store, StoreError, StoreOptions, WriteError};
 use nix::mount::{MsFlags, mount};
 use store_support::{assert_claims_hold, blob, child, child_dir, finish, noise, open, own_mounts, run_bytes};
 
@@ -26,10 +26,15 @@ fn a_full_filesystem_loses_nothing() {
 fn child_fills_a_tmpfs() {
     let Some(dir) = child_dir() else { return };
     mount(Some("tmpfs"), &dir, Some("tmpfs"), MsFlags::empty(), Some("size=4m")).unwrap();
+    let (big_bytes, big) = blob(50, 6 * MIB);
+    // Who wants a little of a blob need not have room for all of it.
+    let store = Store::open(&dir, StoreOptions { whole: false, ..StoreOptions::default() }).unwrap();
+    store.begin(big.clone()).unwrap().write_run(0, run_bytes(&big_bytes, &big, 0, 1)).unwrap();
+    store.forget(&big.blob()).unwrap();
+    drop(store);
     let store = open(&dir);
 
     // What cannot fit is refused before anything is fetched or copied.
-    let (big_bytes, big) = blob(50, 6 * MIB);
     let refused =
         [store.begin(big.clone()).unwrap_err(), store.add_file(&source(&big_bytes), &|_| ()).unwrap_err()];
     for error in refused {

@@ -118,10 +118,10 @@ fn taken_over(
 /// Opens the store that `config` names.
 pub(super) fn open_store(config: &NodeConfig, takes_over: bool) -> anyhow::Result<Store> {
     let lock = if takes_over { LockMode::Wait(LOCK_PATIENCE) } else { LockMode::Fail };
-    Ok(Store::open(
-        &config.store,
-        StoreOptions { durable: !config.volatile, lock, ..StoreOptions::default() },
-    )?)
+    // Who waits for a disk wants to see some of the root, which may be larger than its memory.
+    let whole = !config.awaits_disk;
+    let options = StoreOptions { durable: !config.volatile, lock, whole, ..StoreOptions::default() };
+    Ok(Store::open(&config.store, options)?)
 }
 
 /// Hashes what the store holds: what is damaged is fetched from peers, and without any it is an error now, not when a machine

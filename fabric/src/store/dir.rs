@@ -29,6 +29,8 @@ pub struct Space {
 pub(super) struct Dir {
     root: PathBuf,
     durable: bool,
+    /// Whether what has no room as a whole is refused at once.
+    whole: bool,
     temporary: AtomicU64,
     reader: bool,
     /// None for a reader, and once another process may have the directory.
@@ -44,6 +46,7 @@ impl Dir {
         let dir = Self {
             root: root.to_path_buf(),
             durable: options.durable,
+            whole: options.whole,
             temporary: AtomicU64::new(0),
             reader: false,
             lock: Mutex::new(Some(lock)),
@@ -69,6 +72,7 @@ impl Dir {
         let dir = Self {
             root: root.to_path_buf(),
             durable: false,
+            whole: true,
             temporary: AtomicU64::new(0),
             reader: true,
             lock: Mutex::new(None),
@@ -255,10 +259,10 @@ impl Dir {
         })
     }
 
-    /// An error now rather than in the middle, if `needed` bytes do not fit.
+    /// An error now rather than in the middle, if `needed` bytes do not fit and all are wanted.
     pub(super) fn check_room(&self, needed: u64) -> Result<(), StoreError> {
         let available = self.space()?.available;
-        if needed <= available {
+        if needed <= available || !self.whole {
             return Ok(());
         }
         Err(StoreError::Full { dir: self.root.clone(), needed, available })
