@@ -96,7 +96,8 @@ pub struct NodeConfig {
     pub private: bool,
     /// Whether the store is in RAM and gone at power-off: no waiting for a disk then.
     pub volatile: bool,
-    /// Whether the store is about to be another one: nothing is fetched but the release, and a little of its root to see that it can be had.
+    /// Whether the store is about to be another one: nothing is kept but the release. A little of its root is fetched, to see
+    /// that it can be had.
     #[serde(default)]
     pub awaits_disk: bool,
 }

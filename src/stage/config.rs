@@ -52,7 +52,7 @@ pub struct StageConfig {
     /// Whether the store outlives power.
     #[serde(default)]
     pub store_on_disk: bool,
-    /// Whether the store is about to move to a disk: until then nothing is fetched but the release.
+    /// Whether the store is about to move to a disk: until then nothing is kept but the release.
     #[serde(default)]
     pub awaits_disk: bool,
     /// Directory of everything else that must outlive the hand-over.
